@@ -1,0 +1,67 @@
+"""A Ray to run on: the cluster that is there, or one started on this machine with explicit resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from chexray.platform.config import Runtime
+from chexray.platform.errors import UsageError
+
+OBJECT_STORE_BYTES = 1_000_000_000
+SPARE_CPUS = 2
+"""Logical CPUs beyond the trainers': without them the tasks that feed a trainer would wait for it for ever."""
+
+
+@contextmanager
+def ray_session(runtime: Runtime) -> Iterator[None]:
+    """Connect to Ray for the time of a job, and disconnect from what was connected to or started here.
+
+    Inside a submitted job, or with `runtime.address`, the cluster's own Ray; else a local one that ends with the
+    session. Does nothing where this process is connected already.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet()
+    address = runtime.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise UsageError(f"--address {address}: no Ray cluster answers there") from error
+    else:
+        start_local(runtime)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_local(runtime: Runtime) -> None:
+    cores = runtime.cpus or os.cpu_count() or 1
+    ray.init(
+        address="local",
+        num_cpus=max(cores, runtime.workers) + SPARE_CPUS,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def quiet() -> None:
+    """Keep Ray's own chatter out of the job's output; errors still come through."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A stage may wait long for its consumer (a training step on a slow machine): that is no failure.
+    context.execution_no_progress_timeout_s = -1

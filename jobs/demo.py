@@ -1,0 +1,89 @@
+"""The whole path on synthetic radiographs: curated against random at the same size against full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from chexray.cluster.local import ray_session
+from chexray.jobs.curate import curate
+from chexray.jobs.evaluate import evaluate, read_results
+from chexray.jobs.ingest import ingest
+from chexray.jobs.pretrain import pretrain
+from chexray.jobs.progress import console
+from chexray.platform.artifacts import Manifest
+from chexray.platform.config import Recipe, Runtime
+from chexray.platform.summary import number, span
+
+RUNS = ("curated", "random", "full")
+METRICS = {
+    "mean_auroc": "mean AUROC",
+    "mean_auroc_common": "common findings",
+    "mean_auroc_rare": "rare findings",
+    "image_to_text_recall@10": "image to text R@10",
+    "text_to_image_recall@10": "text to image R@10",
+}
+
+
+def demo(recipe: Recipe, out: str, pairs: int, as_json: bool = False) -> list[dict[str, Any]]:
+    """Ingest, curate, pretrain three times, evaluate each; print one table. Finished stages are not redone."""
+    folder = Path(out)
+    rows: list[dict[str, Any]] = []
+    corpus, runtime = str(folder / "corpus"), Runtime()
+    with ray_session(runtime):
+        _say(f"drawing and ingesting {pairs} synthetic pairs")
+        ingest(recipe, "synthetic", str(folder / "source"), corpus, {"count": pairs}, runtime)
+        for name in RUNS:
+            subset = None if name == "full" else str(folder / "subset" / name)
+            if subset:
+                selector = "prototype" if name == "curated" else name
+                _say(f"choosing {recipe.curate.keep:.1%} of the train split: {name}")
+                chosen = recipe.model_copy(update={"curate": recipe.curate.model_copy(update={"selector": selector})})
+                curate(chosen, corpus, subset, runtime=runtime)
+            checkpoint, scores = str(folder / "checkpoint" / name), str(folder / "scores" / name)
+            _say(f"pretraining: {name}")
+            trained = pretrain(recipe, corpus, checkpoint, subset, runtime)
+            _say(f"evaluating: {name}")
+            evaluate(recipe, checkpoint, corpus, scores, runtime=runtime)
+            rows.append(_row(name, trained, read_results(scores), checkpoint))
+    if as_json:
+        print(json.dumps(rows))  # noqa: T201 -- the result, for machines
+    else:
+        _print(rows, folder, recipe)
+    return rows
+
+
+def _row(name: str, trained: Manifest, results: list[dict[str, Any]], checkpoint: str) -> dict[str, Any]:
+    found = {result["metric"]: result for result in results if result["finding"] is None}
+    return {
+        "run": name,
+        "checkpoint": checkpoint,
+        "pairs": trained.counts["pairs"],
+        "compute_vs_full": trained.cost["compute_vs_full"],
+        "metrics": {metric: {key: found[metric][key] for key in ("value", "low", "high")} for metric in METRICS},
+    }
+
+
+def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
+    table = Table("", "pairs", "compute", *METRICS.values(), title="What each run reached (95 % intervals over patients)")
+    for row in rows:
+        cells = [
+            f"{number(metric['value'])}\n[dim]{span(metric['low'], metric['high'])}[/dim]"
+            for metric in row["metrics"].values()
+        ]
+        table.add_row(row["run"], str(row["pairs"]), f"{row['compute_vs_full']:.1%}", *cells)
+    out = Console()
+    out.print(table)
+    out.print(
+        f"rare: prevalence below {recipe.evaluate.rare_below:.0%}. compute: FLOPs of curation and training, against "
+        "training on everything.\n"
+        f"Artifacts are in {folder}/: corpus, subset, checkpoint, scores. Look at one: chexray show {folder}/subset/curated"
+    )
+
+
+def _say(what: str) -> None:
+    console.print(f"[dim]demo:[/dim] {what}", highlight=False)

@@ -1,0 +1,67 @@
+"""From a corpus on storage to the batches of one training worker, through Ray Data.
+
+Each worker streams its own share of every step; which pairs a step holds follows from the order alone (see
+`chexray.platform.corpus.order`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chexray.platform.corpus.order import EpochSteps, epoch_windows
+from chexray.platform.corpus.reading import RowTaker
+from chexray.platform.corpus.shards import Shard
+from chexray.platform.streaming import Share, decoded_pairs
+from chexray.platform.training.loop import Batch
+
+PREFETCH_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The batches of a run over a corpus: the same global steps at any number of workers."""
+
+    corpus: str
+    shards: Sequence[Shard]
+    global_batch: int
+    epochs: int
+    seed: int
+    shuffle_shards: int
+    image_size: int
+
+    @property
+    def epoch_steps(self) -> EpochSteps:
+        return EpochSteps(sum(shard.pairs for shard in self.shards), self.global_batch)
+
+    @property
+    def total_steps(self) -> int:
+        return self.epoch_steps.steps * self.epochs
+
+    def batches(self, rank: int, world: int, first_epoch: int = 0) -> Iterator[Batch]:
+        """Worker `rank`'s share of every step from the start of `first_epoch` on."""
+        steps = self.epoch_steps
+        rows = RowTaker(self._blocks(rank, world, first_epoch))
+        for epoch in range(first_epoch, self.epochs):
+            for step in range(steps.steps):
+                sizes = steps.share_sizes(step, world)
+                block = rows.take(sizes[rank])
+                yield Batch(
+                    step=epoch * steps.steps + step,
+                    epoch=epoch,
+                    image=block["image"],
+                    report=block["report"].tolist(),
+                    sample_id=block["sample_id"].tolist(),
+                    share_sizes=sizes,
+                )
+
+    def _blocks(self, rank: int, world: int, first_epoch: int) -> Iterator[dict[str, Any]]:
+        windows = [
+            window
+            for epoch in range(first_epoch, self.epochs)
+            for window in epoch_windows(self.shards, epoch, self.seed, self.shuffle_shards)
+        ]
+        share = Share(self.epoch_steps, rank, world)
+        dataset = decoded_pairs(self.corpus, windows, share, self.image_size)
+        yield from dataset.iter_batches(batch_size=None, prefetch_batches=PREFETCH_BLOCKS)

@@ -1,0 +1,77 @@
+"""Progress that a person sees: bars on a terminal, nothing elsewhere, fed from wherever the work is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+console = Console(stderr=True)
+_POLL_SECONDS = 0.5
+
+
+@ray.remote(num_cpus=0)
+class _Board:
+    """Holds how far a job is, for the driver to look at."""
+
+    def __init__(self) -> None:
+        self.state = (0, "")
+
+    def write(self, done: int, note: str) -> None:
+        self.state = (done, note)
+
+    def read(self) -> tuple[int, str]:
+        return self.state
+
+
+class Reporter:
+    """The worker's end: tells the board, without waiting for it."""
+
+    def __init__(self, board: ray.actor.ActorHandle | None) -> None:
+        self._board = board
+
+    def update(self, done: int, note: str = "") -> None:
+        if self._board is not None:
+            self._board.write.remote(done, note)
+
+
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Reporter]:
+    """A bar for work done in other processes: hand the reporter to them."""
+    board = _Board.remote()
+    stop = threading.Event()
+    with _bars() as bars:
+        task = bars.add_task(what, total=total, note="")
+
+        def poll() -> None:
+            while not stop.wait(_POLL_SECONDS):
+                done, note = ray.get(board.read.remote())
+                bars.update(task, completed=done, note=note)
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield Reporter(board)
+        finally:
+            stop.set()
+            thread.join()
+            done, note = ray.get(board.read.remote())
+            bars.update(task, completed=done, note=note)
+            ray.kill(board)
+
+
+def _bars() -> Bars:
+    return Bars(
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )

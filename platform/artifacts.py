@@ -1,0 +1,230 @@
+"""Artifacts: the folders that stages hand to each other, and the manifests that say what is in them.
+
+`manifest.json` is written last, so its presence means that the artifact is complete. Until then `stage.json` marks
+the folder as this stage's own. A stage that finds its own manifest has nothing to do; its own marker: it resumes or
+starts clean; another's: it refuses unless told to overwrite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chexray.platform import storage
+from chexray.platform.errors import ChexrayError, UsageError
+
+Kind = Literal["corpus", "subset", "checkpoint", "scores"]
+MANIFEST = "manifest.json"
+MARKER = "stage.json"
+FORMAT = 1
+"""Raised when an artifact's layout changes in a way that older readers, or newer ones, cannot read."""
+
+_RECORDED_PACKAGES = (
+    "chexray",
+    "ray",
+    "torch",
+    "deepspeed",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "pyarrow",
+)
+
+
+class Manifest(BaseModel):
+    """What an artifact is, what it came from and what it cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    format: int = FORMAT
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    input_fingerprints: dict[str, str]
+    counts: dict[str, Any]
+    cost: dict[str, Any]
+    started: str
+    finished: str
+    seconds: float
+    packages: dict[str, str]
+    git_commit: str | None
+
+
+def fingerprint(kind: Kind, config: Mapping[str, Any], input_fingerprints: Mapping[str, str]) -> str:
+    """16 hex digits that name the whole configuration and the inputs' content, not where they lie."""
+    identity = {
+        "kind": kind,
+        "format": FORMAT,
+        "config": config,
+        "inputs": dict(sorted(input_fingerprints.items())),
+    }
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(uri: str, kind: Kind | None = None) -> Manifest:
+    """The manifest of the artifact at `uri`. Raises `UsageError` where there is none, or one of another kind."""
+    what = f"a {kind}" if kind else "an artifact"
+    if not storage.exists(storage.join(uri, MANIFEST)):
+        if not storage.exists(uri):
+            raise UsageError(f"{uri}: no such folder; expected {what}")
+        if storage.exists(storage.join(uri, MARKER)):
+            raise UsageError(f"{uri}: {what} that was never finished; run the command that writes it again")
+        raise UsageError(f"{uri}: not {what} (no {MANIFEST}); give the --out of an earlier chexray command")
+    content = storage.read_json(storage.join(uri, MANIFEST))
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise UsageError(
+            f"{uri}: written in format {content['format']}, this chexray reads format {FORMAT}; "
+            "use the chexray that wrote it, or write it again"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{uri}/{MANIFEST}: not a chexray manifest ({error.error_count()} errors)") from error
+    if kind and manifest.kind != kind:
+        raise UsageError(f"{uri}: this is a {manifest.kind}, not a {kind}")
+    return manifest
+
+
+class Stage:
+    """One writing of one artifact. Use `begin`, then `finish`; nothing is complete until `finish` returns."""
+
+    def __init__(
+        self,
+        out: str,
+        kind: Kind,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, tuple[str, Kind]] | None = None,
+        source: tuple[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """`inputs` maps a role to the URI and the kind of a finished artifact, whose manifest must be there.
+
+        `source` is the URI of raw data and a digest of what it lists, for the stage that has no artifact before it.
+        """
+        self.uri = storage.resolve(out)
+        self.kind = kind
+        self.config = dict(config)
+        self.inputs = {role: storage.resolve(uri) for role, (uri, _) in (inputs or {}).items()}
+        self.input_fingerprints = {
+            role: read_manifest(uri, expected).fingerprint for role, (uri, expected) in (inputs or {}).items()
+        }
+        if source:
+            self.inputs["source"], self.input_fingerprints["source"] = source
+        self.fingerprint = fingerprint(kind, self.config, self.input_fingerprints)
+        self.overwrite = overwrite
+        self.resumed = False
+        self._clock = time.monotonic()
+        self._started = _now()
+
+    def begin(self) -> Manifest | None:
+        """Claim the folder. Returns the manifest where this very artifact is already complete, else None.
+
+        `resumed` says whether an earlier, unfinished writing of the same artifact is there. Raises `UsageError`
+        where the folder holds something else and `overwrite` is off.
+        """
+        found = self._found_fingerprint()
+        if found == self.fingerprint and not self.overwrite:
+            if storage.exists(storage.join(self.uri, MANIFEST)):
+                return read_manifest(self.uri, self.kind)
+            self.resumed = True
+        elif found is not None or storage.list_files(self.uri) or storage.is_file(self.uri):
+            self._refuse_unless_told(found)
+            storage.remove_tree(self.uri)
+        storage.write_json(storage.join(self.uri, MARKER), {"kind": self.kind, "fingerprint": self.fingerprint})
+        return None
+
+    def finish(self, counts: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> Manifest:
+        """Write the manifest: from here on the artifact is complete."""
+        seconds = round(time.monotonic() - self._clock, 3)
+        manifest = Manifest(
+            kind=self.kind,
+            fingerprint=self.fingerprint,
+            config=self.config,
+            inputs=self.inputs,
+            input_fingerprints=self.input_fingerprints,
+            counts=dict(counts),
+            cost=dict(cost or {}),
+            started=self._started,
+            finished=_now(),
+            seconds=seconds,
+            packages=_package_versions(),
+            git_commit=_git_commit(),
+        )
+        storage.write_json(storage.join(self.uri, MANIFEST), manifest.model_dump())
+        return manifest
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.uri, *parts)
+
+    def _found_fingerprint(self) -> str | None:
+        """The fingerprint of the artifact in the folder. None where there is none: others write a manifest.json too."""
+        for name in (MANIFEST, MARKER):
+            uri = storage.join(self.uri, name)
+            if storage.exists(uri):
+                found = storage.read_json(uri)
+                if isinstance(found, dict) and found.get("kind") in get_args(Kind) and "fingerprint" in found:
+                    return str(found["fingerprint"])
+        return None
+
+    def _refuse_unless_told(self, found: str | None) -> None:
+        if found is None:
+            raise UsageError(f"--out {self.uri}: not empty and not chexray's; choose another folder")
+        if not self.overwrite:
+            raise UsageError(
+                f"--out {self.uri}: holds another artifact ({found}; this run would write {self.fingerprint}); "
+                "choose another folder, or give --overwrite to replace it"
+            )
+
+
+def require_same_corpus(subset_uri: str, corpus_uri: str) -> None:
+    """Raise `UsageError` unless the subset was drawn from this corpus (by content, not by path)."""
+    drawn_from = read_manifest(subset_uri, "subset").input_fingerprints.get("corpus")
+    corpus = read_manifest(corpus_uri, "corpus").fingerprint
+    if drawn_from != corpus:
+        raise UsageError(
+            f"--subset {subset_uri}: was drawn from another corpus ({drawn_from}) than {corpus_uri} ({corpus}); "
+            "give the corpus that it came from, or curate this one"
+        )
+
+
+def check_reject_rate(rejected: int, total: int, allowed: float, where: str) -> None:
+    """Raise `ChexrayError` where more than the `allowed` share of pairs was rejected."""
+    if total and rejected / total > allowed:
+        raise ChexrayError(
+            f"{rejected} of {total} pairs were rejected ({rejected / total:.1%}; allowed {allowed:.1%}); "
+            f"reasons in {where}; mend the data or raise ingest.max_reject_rate, and run again with --overwrite"
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    return {name: version(name) for name in _RECORDED_PACKAGES}
+
+
+@cache
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from; None for an installed wheel, or without git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", os.fspath(root), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

@@ -1,0 +1,191 @@
+"""The command line. Heavy libraries are imported by the commands that need them, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from chexray.platform.artifacts import Manifest
+from chexray.platform.config import Runtime, load_recipe
+from chexray.platform.errors import ChexrayError, UsageError
+
+app = typer.Typer(
+    help="Pretrain chest X-ray image-report models on a curated fraction of the data, and evaluate them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[str, typer.Option(help="Folder or s3:// prefix of what is written.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A shipped recipe (tiny, paper) or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.epochs=5. Repeatable."),
+]
+Workers = Annotated[int, typer.Option(help="Training workers, or encoders.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Give each worker one GPU.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; without it Ray starts on this machine.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another artifact that is at --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@app.command()
+def ingest(
+    name: Annotated[str, typer.Argument(help="synthetic, nih, or folder (images and a CSV).")],
+    out: Out,
+    root: Annotated[str | None, typer.Option(help="Where the dataset's own files are (synthetic: made there).")] = None,
+    split: Annotated[str, typer.Option(help="auto, or one split for all pairs: train, validation, test.")] = "auto",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the dataset, as report=text_column."),
+    ] = None,
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    address: Address = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Read a dataset into a corpus: images re-encoded once, reports cleaned, patients split, bad pairs set aside."""
+    from chexray.jobs.ingest import ingest as run
+
+    settings = load_recipe(recipe, [*(set_ or []), f"ingest.split={split}"] if split != "auto" else set_)
+    if root is None and name == "synthetic":
+        root = f"{out.rstrip('/')}-source"
+    if root is None:
+        raise UsageError(f"--root: where are the files of '{name}'?")
+    manifest = run(settings, name, root, out, _options(option), Runtime(address=address), overwrite)
+    _report(out, manifest, json_)
+
+
+@app.command()
+def curate(
+    corpus: Annotated[str, typer.Option(help="The corpus to choose from.")],
+    out: Out,
+    keep: Annotated[float | None, typer.Option(help="Fraction of the train split to keep.")] = None,
+    selector: Annotated[str | None, typer.Option(help="prototype or random.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="A checkpoint that scores the pairs.")] = None,
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    workers: Workers = 1,
+    gpu: Gpu = False,
+    address: Address = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Choose the pairs to train on: a subset with its audit, and the kept pairs as a compact corpus."""
+    from chexray.jobs.curate import curate as run
+
+    given = {"curate.keep": keep, "curate.selector": selector}
+    chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_recipe(recipe, [*(set_ or []), *chosen])
+    manifest = run(settings, corpus, out, scorer, Runtime(address=address, workers=workers, gpu=gpu), overwrite)
+    _report(out, manifest, json_)
+
+
+@app.command()
+def pretrain(
+    corpus: Annotated[str, typer.Option(help="The corpus to train on.")],
+    out: Out,
+    subset: Annotated[str | None, typer.Option(help="Train on the pairs that this subset of it keeps.")] = None,
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    workers: Workers = 1,
+    gpu: Gpu = False,
+    address: Address = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Train a dual encoder with Ray Train and DeepSpeed: a checkpoint that open_clip loads."""
+    from chexray.jobs.pretrain import pretrain as run
+
+    runtime = Runtime(address=address, workers=workers, gpu=gpu)
+    _report(out, run(load_recipe(recipe, set_), corpus, out, subset, runtime, overwrite), json_)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Option(help="The checkpoint to score.")],
+    corpus: Annotated[str, typer.Option(help="The corpus whose test split is used.")],
+    out: Out,
+    benchmarks: Annotated[str, typer.Option(help="Comma-separated: zero_shot, retrieval.")] = "zero_shot,retrieval",
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    workers: Workers = 1,
+    gpu: Gpu = False,
+    address: Address = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Score a checkpoint: zero-shot findings classification and retrieval, with intervals over patients."""
+    from chexray.jobs.evaluate import evaluate as run
+
+    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    runtime = Runtime(address=address, workers=workers, gpu=gpu)
+    _report(out, run(load_recipe(recipe, set_), checkpoint, corpus, out, names, runtime, overwrite), json_)
+
+
+@app.command()
+def show(
+    uri: Annotated[str, typer.Argument(help="A corpus, subset, checkpoint or scores.")], json_: Json = False
+) -> None:
+    """Say what an artifact is, what it came from, what is in it and what it cost."""
+    from chexray.platform.artifacts import read_manifest
+
+    _report(uri, read_manifest(uri), json_)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for all that the demo writes.")] = "demo-out",
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    pairs: Annotated[int, typer.Option(min=200, help="Synthetic pairs to draw.")] = 3000,
+    json_: Json = False,
+) -> None:
+    """Run the whole path on synthetic radiographs: curated against random against full."""
+    from chexray.jobs.demo import demo as run
+
+    run(load_recipe(recipe, set_), out, pairs, json_)
+
+
+def main() -> None:
+    """Entry point: errors that a user can act on become one line, and their exit code."""
+    try:
+        app(standalone_mode=True)
+    except ChexrayError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+def run_job(name: str) -> None:
+    """`python -m chexray.jobs.NAME ...` is `chexray NAME ...`: what a submitted job starts."""
+    sys.argv[1:1] = [name]
+    main()
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """`key=value` options of an adapter; values are YAML, so lists are written [a, b]."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in given or []:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--option {text}: expected key=value")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+def _report(uri: str, manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        from chexray.platform.summary import result_rows
+
+        print(json.dumps({"uri": uri, **manifest.model_dump(), "results": result_rows(uri, manifest)}))  # noqa: T201
+        return
+    from chexray.platform.summary import print_summary
+
+    print_summary(uri, manifest)

@@ -1,0 +1,281 @@
+"""Every setting of every stage, validated; and recipes, which are named, complete sets of them.
+
+A setting is given as `--set section.key=value`. What cannot be is refused with the key, the value and what is
+allowed. Where something runs (workers, devices) is no part of a recipe: it must not change a result.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from chexray.platform.errors import UsageError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy, torch and scikit-learn all take."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_not_truths(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads true as 1; here it is a mistake, as in train.epochs=true."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"{str(value).lower()} is allowed for yes-or-no settings only")
+        return value
+
+
+class VisionTower(_Settings):
+    """The image tower: any timm model. `weights`: null (from nothing), 'hub' (timm's own), or a file's URI."""
+
+    timm_model: str = "convnext_atto"
+    image_size: int = Field(96, ge=32, le=1024, description="pixels, square")
+    weights: str | None = None
+    layer_scale: float | None = Field(
+        None, gt=0, description="restart value of layer-scale gammas, for towers trained from nothing"
+    )
+
+
+class TextTower(_Settings):
+    """The text tower: a Hugging Face encoder (`hf_model`: hub name, local folder or URI) or a plain transformer."""
+
+    hf_model: str | None = None
+    hf_weights: bool = Field(True, description="start from the Hugging Face model's weights")
+    pooler: Literal["last_token_pooler", "mean_pooler", "cls_last_hidden_state_pooler"] = "last_token_pooler"
+    context_length: int = Field(64, ge=8, le=1024, description="tokens")
+    width: int = Field(128, ge=32, le=2048)
+    heads: Positive = 4
+    layers: Positive = 2
+
+
+class ModelConfig(_Settings):
+    """The dual encoder."""
+
+    embed_dim: int = Field(128, ge=16, le=4096)
+    init_temperature: float = Field(0.07, gt=0, le=1)
+    vision: VisionTower = VisionTower()
+    text: TextTower = TextTower()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether both towers start from weights that mean something, so that they can score pairs."""
+        return self.vision.weights is not None and self.text.hf_model is not None and self.text.hf_weights
+
+
+class IngestConfig(_Settings):
+    """From a dataset's files to a corpus."""
+
+    short_side: int | None = Field(512, ge=32, description="pixels of the stored image's short side; null keeps all")
+    codec: Literal["jpeg", "png"] = "jpeg"
+    shard_pairs: int = Field(512, ge=1, le=100_000)
+    split: Literal["auto", "train", "validation", "test"] = Field(
+        "auto", description="'auto': the dataset's own split where it has one, else by patient"
+    )
+    validation_share: Fraction = 0.1
+    test_share: Fraction = 0.2
+    min_report_words: Positive = 1
+    max_reject_rate: Fraction = Field(0.1, description="a higher share of rejected pairs fails the job")
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _shares_leave_a_train_split(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share + test_share must leave something to train on (sum below 1)")
+        return self
+
+
+class CurateConfig(_Settings):
+    """Which pairs to keep. Defaults are the paper's (DESIGN section 4), except that `keep` is a target."""
+
+    selector: Literal["prototype", "random"] = "prototype"
+    keep: float = Field(0.227, gt=0, le=1, description="fraction of the train split to keep")
+    mode: Literal["budget", "paper"] = "budget"
+    prototypes: int = Field(6, ge=2, le=4096)
+    super_batch: int = Field(480, ge=32, le=32_768)
+    outlier: float = Field(0.05, ge=0, lt=0.5, description="share of a cluster dropped as noise")
+    support: float = Field(0.10, ge=0, lt=0.5, description="share of a cluster kept as under-represented")
+    central_per_cluster: Positive = 10
+    momentum: float = Field(0.9, ge=0, lt=1)
+    sinkhorn_epsilon: float = Field(0.5, gt=0)
+    sinkhorn_iterations: Positive = 3
+    kmeans_sample: int = Field(4096, ge=2, description="random pairs from which the prototypes start")
+    warmup_fraction: float = Field(0.1, gt=0, le=1, description="random share that trains a scorer from nothing")
+    warmup_epochs: Positive = 4
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keep_leaves_room_for_outliers(self) -> Self:
+        if self.kmeans_sample < self.prototypes:
+            raise ValueError(f"kmeans_sample {self.kmeans_sample} is less than prototypes {self.prototypes}")
+        if self.selector == "prototype" and self.mode == "budget" and self.keep > 1 - self.outlier + 1e-9:
+            raise ValueError(
+                f"keep {self.keep} with outlier {self.outlier}: at most {1 - self.outlier:g} can be kept; "
+                "lower curate.outlier"
+            )
+        return self
+
+
+class TrainConfig(_Settings):
+    """One pretraining run. `global_batch` is the whole batch, whatever the number of workers."""
+
+    epochs: Positive = 10
+    global_batch: int = Field(64, ge=2, le=65_536)
+    lr: float = Field(1e-3, gt=0, le=1)
+    min_lr: float = Field(1e-5, ge=0, le=1)
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    weight_decay: float = Field(1e-4, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+    zero_stage: int = Field(1, ge=0, le=3)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="'auto': bfloat16 on a GPU that has it, else float32"
+    )
+    checkpoint_epochs: Positive = Field(1, description="epochs between resumable checkpoints")
+    checkpoints_kept: Positive = 2
+    shuffle_shards: int = Field(8, ge=1, description="shards that are shuffled together; bounds memory")
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _learning_rate_falls(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+        return self
+
+
+class EvaluateConfig(_Settings):
+    """How checkpoints are scored."""
+
+    prompts: str = "presence"
+    split: Literal["validation", "test"] = "test"
+    bootstrap: int = Field(1000, ge=10, le=100_000, description="draws over patients")
+    min_positives: Positive = Field(5, description="findings with fewer positives are left out of the mean")
+    rare_below: float = Field(0.02, gt=0, lt=1, description="findings with a lower prevalence count as rare")
+    batch: Positive = 64
+    seed: Seed = 0
+
+
+class Recipe(_Settings):
+    """A named, complete configuration."""
+
+    name: str
+    model: ModelConfig = ModelConfig()
+    ingest: IngestConfig = IngestConfig()
+    curate: CurateConfig = CurateConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+class Runtime(_Settings):
+    """Where a job runs. Changes how long it takes, never what comes out."""
+
+    address: str | None = None
+    workers: Positive = 1
+    gpu: bool = False
+    cpus: int | None = Field(None, ge=1, description="logical CPUs of a Ray started here; null: the machine's")
+
+
+def recipe_names() -> list[str]:
+    return sorted(
+        f.name.removesuffix(".yaml") for f in files("chexray.platform.recipes").iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """The recipe `name` (a shipped one, or a YAML file's path) with `section.key=value` overrides applied.
+
+    Values are read as YAML scalars. Raises `UsageError` naming the key, the value and what is allowed.
+    """
+    settings = {"name": name, **_recipe_text(name)}
+    for override in overrides or []:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UsageError(f"--set {override}: expected section.key=value, as in --set train.epochs=5")
+        _check_key(key)
+        section = settings
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UsageError(f"recipe {name}: {parent}={section!r}: expected a section of settings")
+        try:
+            section[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override}: {text!r} is not a YAML value (quote it?)") from error
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error, name)) from error
+
+
+def setting_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
+    """Every key that `--set` takes, as `section.key`."""
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += setting_keys(kind, f"{prefix}{name}.")
+        elif prefix:
+            keys.append(prefix + name)
+    return keys
+
+
+def _recipe_text(name: str) -> dict[str, Any]:
+    if name.endswith((".yaml", ".yml")):
+        from chexray.platform import storage
+
+        if not storage.exists(name):
+            raise UsageError(f"--recipe {name}: no such file")
+        text = storage.read_bytes(name).decode()
+    elif name in recipe_names():
+        text = files("chexray.platform.recipes").joinpath(f"{name}.yaml").read_text()
+    else:
+        raise UsageError(f"--recipe {name}: unknown; shipped are {', '.join(recipe_names())}, or give a .yaml file")
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"--recipe {name}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--recipe {name}: expected sections (model, ingest, curate, train, evaluate)")
+    return content
+
+
+def _check_key(key: str) -> None:
+    if key not in setting_keys():
+        raise UsageError(f"--set {key}: {_unknown(key)}")
+
+
+def _unknown(key: str) -> str:
+    known = setting_keys()
+    section = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    allowed = siblings or sorted({k.partition(".")[0] + ".*" for k in known})
+    return f"unknown setting; {hint}allowed: {', '.join(allowed)}"
+
+
+def _first_problem(error: ValidationError, recipe: str) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"recipe {recipe}: {key}: {_unknown(key)}"
+    if problem["type"] == "value_error":
+        return f"{key}: {problem['ctx']['error']}"
+    return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,216 @@
+"""Any folder with a CSV file that lists its images, and reports or labels or both."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from chexray.platform import storage
+from chexray.platform.corpus.adapters.table import Table, check_root, read_table
+from chexray.platform.corpus.schema import Reject, SourcePair, Split
+from chexray.platform.errors import ChexrayError, UsageError
+
+COLUMNS = (
+    "path",
+    "report",
+    "findings",
+    "impression",
+    "patient_id",
+    "study_id",
+    "view",
+    "split",
+    "sex",
+    "age",
+)
+"""The columns that have a meaning, by their default names; all but `path` may be missing."""
+
+_LABELS: dict[str, bool | None] = {
+    "": None,
+    "nan": None,
+    "u": None,
+    "-1": None,
+    "-1.0": None,
+    "0": False,
+    "0.0": False,
+    "1": True,
+    "1.0": True,
+}
+"""What a label's cell may hold, in small letters. -1 is CheXpert's 'uncertain'."""
+
+_SPLITS: dict[str, Split | None] = {
+    "": None,
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+_SEXES: dict[str, Literal["F", "M"]] = {"f": "F", "female": "F", "m": "M", "male": "M"}
+_MAX_AGE = 120
+_DRIVE_OR_SCHEME = re.compile(r"[A-Za-z]:|[A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class FolderAdapter:
+    """Pairs of the images that a CSV file at `root` lists, by paths below `root`.
+
+    `csv` may be left out where there is one `*.csv` at the root. A column option names the column that holds
+    it; left out, the column of that name is used where there is one. `labels`: the label columns; left out,
+    every other column that holds only 0, 1, -1, u (uncertain) or nothing, and not nothing alone. `masks`:
+    a folder of `<image stem>__<name>.png`, used where it exists. Without a patient id each image is its own
+    patient, so give one if patients have several images: splits are by patient. `dataset` becomes part of
+    the sample ids: give different ones to folders that are ingested together.
+    """
+
+    root: str
+    csv: str | None = None
+    dataset: str = "folder"
+    path: str | None = None
+    report: str | None = None
+    findings: str | None = None
+    impression: str | None = None
+    patient_id: str | None = None
+    study_id: str | None = None
+    view: str | None = None
+    split: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    labels: Sequence[str] | None = None
+    masks: str | None = "masks"
+
+    @property
+    def name(self) -> str:
+        return self.dataset
+
+    def pairs(self) -> Iterator[SourcePair | Reject]:
+        """A pair or a reject for every row. Images that no row names are left alone."""
+        check_root(self.root)
+        table = read_table(self._csv_uri())
+        columns = self._columns(table)
+        labels = self._label_columns(table, columns)
+        files = set(storage.list_files(self.root))
+        masks = self._masks(files, [row[columns["path"]] for row in table.rows])
+        seen: set[str] = set()
+        for number, row in enumerate(table.rows, start=1):
+            cells = {name: row[column] for name, column in columns.items()}
+            path = _below_root(cells["path"])
+            if path is None:
+                yield Reject(cells["path"], "image path outside the root")
+            elif path not in files:
+                yield Reject(path, "image file missing", None if path else "the path is empty")
+            elif path in seen:
+                yield Reject(path, "duplicate row")
+            else:
+                where = f"{table.uri}, row {number}"
+                known = {label: _read_label(where, label, row[label]) for label in labels}
+                yield self._pair(where, cells, path, known, masks.get(PurePosixPath(path).stem, {}))
+            seen.add(path or "")
+
+    def _pair(
+        self,
+        where: str,
+        cells: dict[str, str],
+        path: str,
+        labels: dict[str, bool | None],
+        masks: dict[str, str],
+    ) -> SourcePair | Reject:
+        report = _report(cells)
+        if report is None and all(value is None for value in labels.values()):
+            return Reject(path, "no report and no labels")
+        split = cells.get("split", "").lower()
+        if split not in _SPLITS:
+            raise UsageError(f"{where}: split is {split!r}: it must be train, validation, test or empty")
+        return SourcePair(
+            dataset=self.dataset,
+            source_id=path,
+            image=path,
+            patient=cells.get("patient_id") or path,
+            study=cells.get("study_id") or path,
+            view=cells.get("view", "").upper() or None,
+            split=_SPLITS[split],
+            sex=_SEXES.get(cells.get("sex", "").lower()),
+            age_years=_age_years(cells.get("age", "")),
+            report=report,
+            labels=labels,
+            masks=masks,
+        )
+
+    def _csv_uri(self) -> str:
+        if self.csv is not None:
+            uri = storage.join(self.root, self.csv)
+            if not storage.exists(uri):
+                raise UsageError(f"{uri}: no such file; csv names a file below {self.root}")
+            return uri
+        names = [name for name in storage.list_files(self.root, (".csv",)) if "/" not in name]
+        if len(names) != 1:
+            found = f"{len(names)} CSV files ({', '.join(names)})" if names else "no CSV file"
+            raise UsageError(f"{self.root}: {found} there; name the one that lists the images with csv=NAME")
+        return storage.join(self.root, names[0])
+
+    def _columns(self, table: Table) -> dict[str, str]:
+        """From meaning to column, for the columns that are there. UsageError where a needed one is not."""
+        given = {name: getattr(self, name) for name in COLUMNS}
+        table.require([given["path"] or "path", *(column for column in given.values() if column)])
+        return {name: given[name] or name for name in COLUMNS if (given[name] or name) in table.columns}
+
+    def _label_columns(self, table: Table, columns: dict[str, str]) -> tuple[str, ...]:
+        if self.labels is not None:
+            table.require(self.labels)
+            return tuple(self.labels)
+        others = [name for name in table.columns if name not in columns.values()]
+        return tuple(name for name in others if _is_label({row[name].lower() for row in table.rows}))
+
+    def _masks(self, files: set[str], images: list[str]) -> dict[str, dict[str, str]]:
+        """From image stem to its masks by name. ChexrayError where two images share a stem that has masks."""
+        found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        prefix = f"{self.masks}/"
+        for path in sorted(files) if self.masks else ():
+            stem, separator, name = PurePosixPath(path).stem.rpartition("__")
+            if path.startswith(prefix) and separator and stem and name:
+                found[stem][name] = path
+        for stem, count in Counter(PurePosixPath(path).stem for path in set(images)).items():
+            if count > 1 and stem in found:
+                raise ChexrayError(
+                    f"{storage.join(self.root, prefix)}: masks of {stem!r}, but {count} images have that "
+                    "name; give the images different names, or set masks to null"
+                )
+        return dict(found)
+
+
+def _below_root(text: str) -> str | None:
+    """The path, normalised, with forward slashes; None where it leaves the root; '' where there is none."""
+    path = PurePosixPath(text.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or _DRIVE_OR_SCHEME.match(text):
+        return None
+    return "" if path == PurePosixPath() else str(path)
+
+
+def _report(cells: dict[str, str]) -> str | None:
+    """The report's text; where it comes in two columns, with the headers that `split_sections` reads."""
+    if cells.get("report"):
+        return cells["report"]
+    parts = [f"{name.upper()}: {cells[name]}" for name in ("findings", "impression") if cells.get(name)]
+    return "\n".join(parts) or None
+
+
+def _is_label(values: set[str]) -> bool:
+    return values <= _LABELS.keys() and not values <= {"", "nan"}
+
+
+def _read_label(where: str, column: str, text: str) -> bool | None:
+    if text.lower() not in _LABELS:
+        raise UsageError(f"{where}: {column} is {text!r}: a label must be 1, 0, -1, u or empty")
+    return _LABELS[text.lower()]
+
+
+def _age_years(text: str) -> float | None:
+    try:
+        age = float(text)
+    except ValueError:
+        return None
+    return age if 0 <= age <= _MAX_AGE else None

@@ -1,0 +1,146 @@
+"""NIH ChestX-ray14 (Wang et al. 2017) in its original files: 112,120 images of 30,805 patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from chexray.platform import storage
+from chexray.platform.corpus.adapters.table import Table, check_root, read_table
+from chexray.platform.corpus.schema import NO_FINDING, Reject, SourcePair, Split
+from chexray.platform.corpus.splits import SplitFractions, assign_split
+from chexray.platform.errors import UsageError
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 labels, mined from reports: a finding that is not listed counts as absent."""
+
+CSV_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+SPLIT_LISTS = ("train_val_list.txt", "test_list.txt")
+_COLUMNS = (
+    "Image Index",
+    "Finding Labels",
+    "Follow-up #",
+    "Patient ID",
+    "Patient Age",
+    "Patient Gender",
+    "View Position",
+)
+_SEXES: dict[str, Literal["F", "M"]] = {"F": "F", "M": "M"}
+_MAX_AGE = 120
+
+
+@dataclass(frozen=True)
+class NihAdapter:
+    """ChestX-ray14 below `root`: its CSV there, its PNG files anywhere below, found by name.
+
+    With the official lists (`train_val_list.txt` and `test_list.txt`) beside the CSV, test is the official
+    one, and of the other patients the share `validation_share` is validation, by a hash of patient and
+    `seed`. Without them pairs have no split of their own.
+    """
+
+    root: str
+    validation_share: float = 0.1
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return "nih"
+
+    def pairs(self) -> Iterator[SourcePair | Reject]:
+        """A pair or a reject for every row, then a reject for every image that no row names."""
+        check_root(self.root)
+        table = _read_entries(self.root)
+        listed = _official_test_images(self.root)
+        files = storage.list_files(self.root, (".png",))
+        images = {PurePosixPath(path).name: path for path in reversed(files)}
+        seen: set[str] = set()
+        for row in table.rows:
+            image = row["Image Index"]
+            if image in seen:
+                yield Reject(images.get(image, image), "duplicate row")
+            elif image not in images:
+                yield Reject(image, "image file missing")
+            else:
+                yield self._pair(row, images[image], listed)
+            seen.add(image)
+        for path in files:
+            name = PurePosixPath(path).name
+            if name not in seen:
+                yield Reject(path, "image without a row")
+            elif path != images[name]:
+                yield Reject(path, "duplicate image", f"also at {images[name]}")
+
+    def _pair(self, row: dict[str, str], path: str, listed: dict[str, bool] | None) -> SourcePair | Reject:
+        image, patient = row["Image Index"], row["Patient ID"]
+        if listed is not None and image not in listed:
+            # A split by hash could put the patient on both sides of the official one.
+            return Reject(path, "image in neither official split list")
+        present = set(row["Finding Labels"].split("|"))
+        unknown = present - {*FINDINGS, NO_FINDING}
+        if unknown:
+            return Reject(path, "label not known", ", ".join(sorted(unknown)) or "empty")
+        return SourcePair(
+            dataset=self.name,
+            source_id=image,
+            image=path,
+            patient=patient,
+            study=f"{patient}_{row['Follow-up #']}",
+            view=row["View Position"] or None,
+            split=None if listed is None else self._split(patient, in_test=listed[image]),
+            sex=_SEXES.get(row["Patient Gender"]),
+            age_years=_age_years(row["Patient Age"]),
+            labels={name: name in present for name in (*FINDINGS, NO_FINDING)},
+        )
+
+    def _split(self, patient: str, *, in_test: bool) -> Split:
+        if in_test:
+            return "test"
+        share = self.validation_share
+        return assign_split(patient, self.seed, SplitFractions(1.0 - share, share, 0.0))
+
+
+def _read_entries(root: str) -> Table:
+    for name in CSV_NAMES:
+        uri = storage.join(root, name)
+        if storage.exists(uri):
+            table = read_table(uri)
+            table.require(_COLUMNS)
+            return table
+    raise UsageError(f"{root}: no {' or '.join(CSV_NAMES)} there; give the folder that holds it")
+
+
+def _official_test_images(root: str) -> dict[str, bool] | None:
+    """Whether each listed image is in the official test set; None where the dataset has no lists."""
+    uris = [storage.join(root, name) for name in SPLIT_LISTS]
+    found = [storage.exists(uri) for uri in uris]
+    if not any(found):
+        return None
+    if not all(found):
+        raise UsageError(
+            f"{root}: has {SPLIT_LISTS[found.index(True)]} but not {SPLIT_LISTS[found.index(False)]}; "
+            "add it for the official split, or remove the other for a split by patient"
+        )
+    train_val, test = (storage.read_bytes(uri).decode().split() for uri in uris)
+    return {**dict.fromkeys(train_val, False), **dict.fromkeys(test, True)}
+
+
+def _age_years(text: str) -> float | None:
+    """The age, or None above 120: `Data_Entry_2017.csv` has typing errors such as 411; v2020 none."""
+    return float(text) if text.isdecimal() and int(text) <= _MAX_AGE else None

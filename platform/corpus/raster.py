@@ -1,0 +1,179 @@
+"""Bytes to 8-bit grey pixels and back: PNG, JPEG, BMP and TIFF by Pillow, and the door to DICOM.
+
+Shapes: H rows, W columns of one image. Every image here is uint8, 0 black to 255 white.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Literal
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from PIL import ImageOps, UnidentifiedImageError
+
+from chexray.platform.errors import ChexrayError
+
+Image = NDArray[np.uint8]
+"""image_HW: 0 black to 255 white."""
+
+ImageReason = Literal[
+    "image empty",
+    "image truncated",
+    "image not readable",
+    "image too large",
+    "image too small",
+    "image constant",
+    "image with several frames",
+    "image without pixels",
+    "image in colour",
+    "image encoding not supported",
+]
+"""Why an image is left out. The last three are said of DICOM alone."""
+
+MAX_PIXELS = 100_000_000
+"""Above this a file is refused from its header: a 43 x 43 cm detector at 0.1 mm has 18.5 million pixels."""
+
+MIN_SHORT_SIDE = 32
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+"""What Pillow's readers raise on bad bytes: SyntaxError for broken PNG chunks, TypeError for odd TIFF."""
+
+
+class UnreadableImage(ChexrayError):  # noqa: N818 - says what the image is, like `Reject`
+    """An image that cannot become a pair: `reason` is one of `ImageReason`, `detail` says what was seen."""
+
+    def __init__(self, reason: ImageReason, detail: str | None = None) -> None:
+        super().__init__(reason, detail)
+        self.reason: ImageReason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def decode_image(data: bytes) -> Image:
+    """Display pixels image_HW uint8 of a DICOM file (preamble and 'DICM', PS3.10 7.1) or a raster file.
+
+    Raises `UnreadableImage` with its reason.
+    """
+    if data[128:132] == b"DICM":
+        # Here and not above: dicom.py imports this module, and pydicom is loaded only where DICOM is met.
+        from chexray.platform.corpus.dicom import decode_dicom
+
+        return decode_dicom(data)
+    return decode_raster(data)
+
+
+def decode_raster(data: bytes) -> Image:
+    """Pixels image_HW uint8 of a single-frame PNG, JPEG, BMP or TIFF, upright by its EXIF orientation.
+
+    Colour and palette become luma (ITU-R 601, alpha ignored); 8-bit grey is unchanged. Deeper grey
+    (16-bit, 32-bit, float) is stretched linearly from its own minimum and maximum to 0 and 255, because
+    files do not say how many of their bits are used. Raises `UnreadableImage`.
+    """
+    return check_image(_decode_grey(data))
+
+
+def decode_mask(data: bytes) -> Image:
+    """A mask file as mask_HW uint8 of 0 and 255: above half of the format's white is 255. May be constant.
+
+    Deep grey is stretched by its own range first, as in `decode_raster`. Raises `UnreadableImage`.
+    """
+    return np.where(_decode_grey(data) > 127, np.uint8(255), np.uint8(0))
+
+
+def check_image(image_HW: Image) -> Image:
+    """The image itself, or `UnreadableImage` where it is too small or has one value only."""
+    height, width = image_HW.shape
+    if min(height, width) < MIN_SHORT_SIDE:
+        raise UnreadableImage("image too small", f"{height} x {width} pixels, at least {MIN_SHORT_SIDE} a side needed")
+    if image_HW.min() == image_HW.max():
+        raise UnreadableImage("image constant", f"every pixel is {image_HW.flat[0]}")
+    return image_HW
+
+
+def check_size(height: int, width: int) -> None:
+    """`UnreadableImage` where a header announces no pixels or more than `MAX_PIXELS`."""
+    if height < 1 or width < 1:
+        raise UnreadableImage("image empty", f"{height} x {width} pixels")
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage("image too large", f"{height} x {width} pixels, at most {MAX_PIXELS} are decoded")
+
+
+def stretch(values_HW: NDArray[np.generic], low: float, high: float) -> Image:
+    """Values of any type as uint8: `low` and below is 0, `high` and above 255, rounded to the nearest."""
+    if high <= low:
+        return np.zeros(values_HW.shape, np.uint8)
+    share_HW = (values_HW.astype(np.float64) - low) / (high - low)
+    return np.rint(np.clip(share_HW, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def encode_image(image_HW: Image, codec: Literal["jpeg", "png"] = "jpeg", quality: int = 95) -> bytes:
+    """8-bit grey JPEG (with `quality` 1 to 95) or PNG (lossless) of image_HW uint8."""
+    if image_HW.dtype != np.uint8 or image_HW.ndim != 2:
+        raise ValueError(f"image_HW is {image_HW.dtype} of shape {image_HW.shape}: it must be uint8 [H, W]")
+    if codec not in ("jpeg", "png"):
+        raise ValueError(f"codec is {codec!r}: it must be 'jpeg' or 'png'")
+    if not 1 <= quality <= 95:
+        raise ValueError(f"quality is {quality}: it must be 1 to 95")
+    buffer = io.BytesIO()
+    options = {"quality": quality} if codec == "jpeg" else {}
+    PIL.Image.fromarray(image_HW).save(buffer, format=codec.upper(), **options)
+    return buffer.getvalue()
+
+
+def shrink(image_HW: Image, short_side: int | None) -> Image:
+    """image_HW uint8 with its short side reduced to `short_side`, in proportion; never enlarged.
+
+    Bicubic with a support that grows with the reduction (antialiased). None keeps the size.
+    """
+    if short_side is not None and short_side < 1:
+        raise ValueError(f"short_side is {short_side}: it must be at least 1, or None")
+    height, width = image_HW.shape
+    short = min(height, width)
+    if short_side is None or short <= short_side:
+        return image_HW
+    new_height, new_width = (max(1, round(side * short_side / short)) for side in (height, width))
+    resized = PIL.Image.fromarray(image_HW).resize((new_width, new_height), PIL.Image.Resampling.BICUBIC)
+    return np.array(resized)
+
+
+def resize_mask(mask_HW: Image, height: int, width: int) -> Image:
+    """mask_HW of 0 and 255 at another size: a pixel is 255 where at least half of its area was."""
+    resized = PIL.Image.fromarray(mask_HW).resize((width, height), PIL.Image.Resampling.BOX)
+    return np.where(np.array(resized) > 127, np.uint8(255), np.uint8(0))
+
+
+def _decode_grey(data: bytes) -> Image:
+    if not data:
+        raise UnreadableImage("image empty", "0 bytes")
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            check_size(opened.height, opened.width)
+            if getattr(opened, "n_frames", 1) > 1:
+                raise UnreadableImage("image with several frames", f"{opened.format} with more than one")
+            opened.load()
+            return _to_grey(ImageOps.exif_transpose(opened))
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise UnreadableImage("image too large", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("image not readable", f"{len(data)} bytes, none of {_FORMATS}") from error
+    except _DECODE_ERRORS as error:
+        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise UnreadableImage(
+            "image truncated" if truncated else "image not readable", f"{len(data)} bytes: {error}"
+        ) from error
+
+
+def _to_grey(image: PIL.Image.Image) -> Image:
+    if not image.mode.startswith(("I", "F")):
+        return np.array(image.convert("L"))
+    values_HW = np.asarray(image)
+    if not np.isfinite(values_HW).all():
+        raise UnreadableImage("image not readable", "pixel values that are not finite")
+    return stretch(values_HW, float(values_HW.min()), float(values_HW.max()))

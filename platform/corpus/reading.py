@@ -1,0 +1,61 @@
+"""Reading and decoding the pairs of a window, for whoever streams a corpus. No Ray here.
+
+n: pairs read; S: the model's image size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from chexray.platform import storage
+from chexray.platform.corpus.order import IntArray, Window
+from chexray.platform.corpus.shards import read_table
+from chexray.platform.model.preprocess import model_pixels
+
+BLOCK_PAIRS = 256
+_COLUMNS = ("sample_id", "image", "report")
+
+
+def read_window(corpus: str, window: Window, positions: IntArray, image_size: int) -> Iterator[dict[str, Any]]:
+    """Yield the pairs at `positions` of a window, in that order, in blocks of at most `BLOCK_PAIRS`.
+
+    A block: `image` uint8 [n, S, S], `report` and `sample_id` object arrays of str [n].
+    """
+    table = pa.concat_tables([read_table(storage.join(corpus, shard), _COLUMNS) for shard in window.shards])
+    rows = window.permutation()[positions]
+    for start in range(0, len(rows), BLOCK_PAIRS):
+        block = table.take(pa.array(rows[start : start + BLOCK_PAIRS]))
+        yield {
+            "image": np.stack([model_pixels(image, image_size) for image in block["image"].to_pylist()]),
+            "report": np.array(block["report"].to_pylist(), dtype=object),
+            "sample_id": np.array(block["sample_id"].to_pylist(), dtype=object),
+        }
+
+
+class RowTaker:
+    """Takes runs of rows, of any length, from a stream of blocks (dicts of arrays of one length)."""
+
+    def __init__(self, blocks: Iterator[dict[str, Any]]) -> None:
+        self._blocks = blocks
+        self._held: list[dict[str, Any]] = []
+
+    def take(self, count: int) -> dict[str, Any]:
+        """The next `count` rows. Raises `RuntimeError` where the stream ends before them."""
+        held = sum(_rows(block) for block in self._held)
+        while held < count or not self._held:
+            block = next(self._blocks, None)
+            if block is None:
+                raise RuntimeError(f"the stream ended {count - held} pairs too early")
+            self._held.append(block)
+            held += _rows(block)
+        joined = {name: np.concatenate([block[name] for block in self._held]) for name in self._held[0]}
+        self._held = [{name: values[count:] for name, values in joined.items()}]
+        return {name: values[:count] for name, values in joined.items()}
+
+
+def _rows(block: dict[str, Any]) -> int:
+    return len(next(iter(block.values())))

@@ -1,0 +1,102 @@
+"""What a pair is: the columns of a corpus, the records that adapters yield, and the ids that never change."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+ReportSource = Literal["radiologist", "template"]
+
+NO_FINDING = "No Finding"
+"""The label that says that none of the dataset's findings is present."""
+
+CORPUS_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("study_id", pa.string(), nullable=False),
+        pa.field("view", pa.string()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("sex", pa.string()),
+        pa.field("age_years", pa.float32()),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("findings", pa.string()),
+        pa.field("impression", pa.string()),
+        pa.field("report", pa.string(), nullable=False),
+        pa.field("report_source", pa.string(), nullable=False),
+        pa.field("labels", pa.map_(pa.string(), pa.int8())),
+        pa.field("masks", pa.map_(pa.string(), pa.binary())),
+        pa.field("source_uri", pa.string(), nullable=False),
+    ]
+)
+"""One row a pair. `image`: 8-bit grey JPEG or PNG of `height` x `width` pixels. `labels`: 1 present, 0 absent,
+null unknown (never -1). `masks`: 8-bit grey PNG per name, 0 or 255, of the image's size. `source_uri`: the
+image's path below the dataset's root. Unknown scalars are null."""
+
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""One row a pair left out: where it came from, a reason from a small fixed set, and what was seen."""
+
+
+@dataclass(frozen=True)
+class SourcePair:
+    """One image and its report as a dataset describes them, before any pixel is read.
+
+    `image` and `masks` are paths below the dataset's root. `report` is None for label-only datasets, whose
+    text is then written from `labels` (see `chexray.platform.corpus.templates`). `split` is None where the
+    dataset has none of its own. `labels` maps a finding to True, False or None (unknown).
+    """
+
+    dataset: str
+    source_id: str
+    image: str
+    patient: str
+    study: str
+    view: str | None = None
+    split: Split | None = None
+    sex: Literal["F", "M"] | None = None
+    age_years: float | None = None
+    report: str | None = None
+    labels: dict[str, bool | None] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sample_id(self) -> str:
+        return sample_id(self.dataset, self.source_id)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A pair left out: `reason` is one of a small fixed set of phrases, `detail` says what was seen."""
+
+    source_uri: str
+    reason: str
+    detail: str | None = None
+
+
+def sample_id(dataset: str, source_id: str) -> str:
+    """The pair's name for ever: 32 hex digits, the first 128 bits of SHA-256 over dataset and source id.
+
+    It does not depend on order, split, salt or position, so subsets survive re-ingestion. 128-bit hex ids
+    are also DataComp's convention (Gadre et al. 2023, appendix on subset files).
+    """
+    return hashlib.sha256(f"{dataset}\x00{source_id}".encode()).hexdigest()[:32]
+
+
+def seeded_fraction(seed: int, *parts: str) -> float:
+    """A uniform draw in [0, 1) that depends on `seed` and `parts` alone: the same on every machine."""
+    digest = hashlib.sha256("\x00".join((str(seed), *parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

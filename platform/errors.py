@@ -1,0 +1,13 @@
+"""Errors that a user can act on. The command line prints them as one line and exits with `exit_code`."""
+
+
+class ChexrayError(Exception):
+    """Something in the data or the run is wrong: what, where, which value, what to do. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(ChexrayError):
+    """The command or its settings are wrong. Exit code 2."""
+
+    exit_code = 2

@@ -1,0 +1,128 @@
+"""Checkpoints for others: a folder that open_clip loads with `local-dir:FOLDER`.
+
+    CHECKPOINT/manifest.json
+    CHECKPOINT/open_clip_config.json          the model and its preprocessing
+    CHECKPOINT/open_clip_model.safetensors    weights, float32
+    CHECKPOINT/trained_on.npy                 ids of the pairs that it was trained on, sorted (DataComp's uid convention)
+    CHECKPOINT/config.json, tokenizer files   of a Hugging Face text tower, where it has one
+
+A text tower that pools at the last token, and a transformer at another image size than timm's, are not to be
+expressed in open_clip's configuration: such a folder loads with `load_checkpoint` here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP
+from safetensors.torch import load_file, save_file
+
+from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
+from chexray.platform.config import ModelConfig
+from chexray.platform.errors import UsageError
+from chexray.platform.model.encoder import Tokenizer, construct, model_cfg, tokenizer_at
+from chexray.platform.model.preprocess import PREPROCESS_CFG
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+TRAINED_ON_FILE = "trained_on.npy"
+UID_DTYPE = np.dtype("u8,u8")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to encode: on `device`, in eval mode, with its tokenizer and its image size in pixels."""
+
+    model: CustomTextCLIP
+    tokenize: Tokenizer
+    image_size: int
+
+
+def export_checkpoint(uri: str, state: dict[str, torch.Tensor], config: ModelConfig) -> None:
+    """Write the folder above (but its manifest) from a state dict of the model that `config` describes."""
+    with tempfile.TemporaryDirectory(prefix="chexray-") as name:
+        folder = Path(name)
+        weights = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in state.items()}
+        save_file(weights, folder / WEIGHTS_FILE)
+        cfg = model_cfg(config)
+        if config.text.hf_model:
+            with storage.local_copy(config.text.hf_model) as path:
+                _save_text_tower(str(path) if path.exists() else config.text.hf_model, folder)
+        description = {
+            "model_cfg": cfg,
+            "preprocess_cfg": {**PREPROCESS_CFG, "size": config.vision.image_size},
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2))
+        storage.upload_tree(folder, uri)
+
+
+def load_checkpoint(uri: str, device: str = "cpu") -> Checkpoint:
+    """Load a checkpoint artifact, or any open_clip folder with safetensors. Raises `UsageError` where it is not one."""
+    require_checkpoint(uri)
+    with storage.local_copy(uri, (".json", ".safetensors", ".txt", ".model")) as folder:
+        cfg = json.loads((folder / CONFIG_FILE).read_text())["model_cfg"]
+        hf_path = str(folder) if cfg["text_cfg"].get("hf_model_name") else None
+        if hf_path:
+            cfg["text_cfg"]["hf_model_pretrained"] = False
+        model = construct(cfg, hf_path)
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except RuntimeError as error:
+            raise UsageError(f"{uri}/{WEIGHTS_FILE}: does not fit {CONFIG_FILE} ({str(error)[:300]})") from error
+        tokenize = tokenizer_at(
+            cfg["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH), hf_path
+        )
+    return Checkpoint(model.eval().to(device), tokenize, int(cfg["vision_cfg"]["image_size"]))
+
+
+def require_checkpoint(uri: str) -> None:
+    """Raise `UsageError` unless `uri` is a folder that `load_checkpoint` can read."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not storage.exists(storage.join(uri, name)):
+            read_manifest(uri, "checkpoint")
+            raise UsageError(f"{uri}: not a checkpoint (no {name})")
+
+
+def sample_uids(ids: Sequence[str]) -> npt.NDArray[np.void]:
+    """[N] of two uint64 each, sorted: 128-bit ids as DataComp's subset files hold them (Gadre et al. 2023)."""
+    halves = [(int(i[:16], 16), int(i[16:], 16)) for i in ids]
+    return np.sort(np.array(halves, dtype=UID_DTYPE))
+
+
+def write_uids(uri: str, ids: Sequence[str]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, sample_uids(ids), allow_pickle=False)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def read_uids(uri: str) -> npt.NDArray[np.void]:
+    loaded: npt.NDArray[np.void] = np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
+    if loaded.dtype != UID_DTYPE:
+        raise UsageError(f"{uri}: expected 128-bit ids (dtype {UID_DTYPE}), found dtype {loaded.dtype}")
+    return loaded
+
+
+def share_trained_on(uri: str, ids: Sequence[str]) -> float | None:
+    """The share of `ids` that the checkpoint was trained on; None where it does not say."""
+    file = storage.join(uri, TRAINED_ON_FILE)
+    if not storage.exists(file):
+        return None
+    return float(np.isin(sample_uids(ids), read_uids(file)).mean()) if ids else 0.0
+
+
+def _save_text_tower(source: str, folder: Path) -> None:
+    """The tower's configuration and tokenizer, where open_clip and transformers look for them."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    AutoConfig.from_pretrained(source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)

@@ -1,0 +1,137 @@
+"""The dual encoder: open_clip's `CustomTextCLIP` with a timm image tower, built from a `ModelConfig`.
+
+B: batch; H, W: pixels; L: tokens; D: embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CustomTextCLIP
+from torch import nn
+
+from chexray.platform import storage
+from chexray.platform.config import ModelConfig, TextTower
+from chexray.platform.errors import UsageError
+from chexray.platform.model.preprocess import normalise
+from chexray.platform.model.towers import fit_input_size, load_vision_weights, restart_layer_scale
+
+Tokenizer = Callable[[Sequence[str]], torch.Tensor]
+"""Texts to int64 tokens [B, context length]."""
+
+
+def model_cfg(config: ModelConfig) -> dict[str, Any]:
+    """open_clip's description of the model, as its `open_clip_config.json` holds it."""
+    text: dict[str, Any] = {"context_length": config.text.context_length}
+    if config.text.hf_model:
+        text |= {
+            "hf_model_name": config.text.hf_model,
+            "hf_tokenizer_name": config.text.hf_model,
+            "hf_pooler_type": config.text.pooler,
+            "hf_proj_type": "linear",
+            "hf_model_pretrained": config.text.hf_weights,
+        }
+    else:
+        text |= {
+            "vocab_size": 49408,
+            "width": config.text.width,
+            "heads": config.text.heads,
+            "layers": config.text.layers,
+        }
+    return {
+        "embed_dim": config.embed_dim,
+        "init_logit_scale": math.log(1 / config.init_temperature),
+        # deepspeed.initialize fails on parameters without a dimension.
+        "nonscalar_logit_scale": True,
+        "custom_text": True,
+        "vision_cfg": {
+            "timm_model_name": config.vision.timm_model,
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": config.vision.image_size,
+        },
+        "text_cfg": text,
+    }
+
+
+def build_model(config: ModelConfig, seed: int) -> CustomTextCLIP:
+    """The model at step 0: weights where the config names some, else drawn from `seed`. float32, on the CPU."""
+    with torch.random.fork_rng(devices=[]), _local_text_tower(config.text) as text_path:
+        torch.manual_seed(seed)
+        model = construct(model_cfg(config), text_path)
+        if config.vision.layer_scale is not None:
+            restart_layer_scale(model.visual, config.vision.layer_scale)
+    if config.vision.weights:
+        load_vision_weights(model.visual, config.vision.timm_model, config.vision.image_size, config.vision.weights)
+    return model
+
+
+def construct(cfg: dict[str, Any], text_path: str | None = None) -> CustomTextCLIP:
+    """An open_clip model of this description. `text_path`: where the Hugging Face text tower is, if it has one."""
+    arguments = {name: value for name, value in cfg.items() if name != "custom_text"}
+    if text_path:
+        arguments["text_cfg"] = {**cfg["text_cfg"], "hf_model_name": text_path}
+    try:
+        model = CustomTextCLIP(**arguments)
+    except RuntimeError as error:
+        raise UsageError(f"model.vision.timm_model={cfg['vision_cfg'].get('timm_model_name')}: {error}") from error
+    if cfg["vision_cfg"].get("timm_model_name"):
+        fit_input_size(model.visual, cfg["vision_cfg"]["image_size"])
+    return model
+
+
+def build_tokenizer(config: ModelConfig) -> Tokenizer:
+    """open_clip's own byte-pair tokenizer, or the Hugging Face tower's."""
+    with _local_text_tower(config.text) as text_path:
+        return tokenizer_at(config.text.context_length, text_path)
+
+
+def tokenizer_at(context_length: int, hf_path: str | None) -> Tokenizer:
+    if hf_path is None:
+        plain: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+        return plain
+    tokenizer: Tokenizer = open_clip.tokenizer.HFTokenizer(hf_path, context_length=context_length)
+    return tokenizer
+
+
+def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit embeddings [B, D] of images (uint8, on the model's device) and of their reports."""
+    image_BD = model.encode_image(normalise(image_BHW), normalize=True)
+    return image_BD, model.encode_text(token_BL, normalize=True)
+
+
+def tower_of(parameter: str) -> str:
+    """'image', 'text' or 'scale': the part of the model that a parameter belongs to."""
+    return {"visual": "image", "text": "text"}.get(parameter.split(".")[0], "scale")
+
+
+@contextmanager
+def _local_text_tower(text: TextTower) -> Iterator[str | None]:
+    """Where the Hugging Face tower can be read from meanwhile: hub name, local folder, or a copy of a URI's."""
+    name = text.hf_model
+    try:
+        if name is None:
+            yield None
+        elif storage.is_remote(name):
+            with storage.local_copy(name) as path:
+                yield str(path)
+        elif Path(name).expanduser().is_dir():
+            yield str(Path(name).expanduser())
+        else:
+            yield name
+    except OSError as error:
+        raise UsageError(
+            f"model.text.hf_model={name}: not a Hugging Face model's folder, and not to be had from the hub; set it "
+            "to the path or URI of the model's folder"
+        ) from error
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,50 @@
+"""From stored images to what a tower takes.
+
+H, W: pixels; B: batch. The picture is made to fit the tower's square by its longer side and padded with black (a
+radiograph's borders are black, its aspect carries the heart's size), stays 8-bit and grey until it is on the device,
+and is normalised there with CLIP's mean and deviation. open_clip's own transform with `resize_mode="longest"`, which
+exported checkpoints name, does the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+PREPROCESS_CFG = {
+    "mean": list(OPENAI_DATASET_MEAN),
+    "std": list(OPENAI_DATASET_STD),
+    "interpolation": "bicubic",
+    "resize_mode": "longest",
+    "fill_color": 0,
+}
+"""open_clip's name for this preprocessing, written into exported checkpoints."""
+
+
+def model_pixels(image: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """[size, size] uint8: a stored JPEG or PNG, grey, fitted by its longer side and padded with 0."""
+    buffer = torch.frombuffer(bytearray(image), dtype=torch.uint8)
+    return fit_square(decode_image(buffer, ImageReadMode.GRAY), size).squeeze(0).numpy()
+
+
+def fit_square(image_1HW: torch.Tensor, size: int) -> torch.Tensor:
+    """[1, size, size] of the same dtype: antialiased bicubic resize of the longer side, centred on black."""
+    height, width = image_1HW.shape[-2:]
+    scale = size / max(height, width)
+    new = [max(1, round(height * scale)), max(1, round(width * scale))]
+    fitted = resize(image_1HW, new, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    top, left = (size - new[0]) // 2, (size - new[1]) // 2
+    padding = (left, size - new[1] - left, top, size - new[0] - top)
+    return torch.nn.functional.pad(fitted, padding, value=0)
+
+
+def normalise(image_BHW: torch.Tensor) -> torch.Tensor:
+    """[B, 3, H, W] float32 from [B, H, W] uint8, on the device that the pixels are on."""
+    mean = torch.tensor(OPENAI_DATASET_MEAN, device=image_BHW.device).view(1, 3, 1, 1)
+    std = torch.tensor(OPENAI_DATASET_STD, device=image_BHW.device).view(1, 3, 1, 1)
+    grey_B1HW = image_BHW.unsqueeze(1).to(torch.float32) / 255
+    return (grey_B1HW - mean) / std

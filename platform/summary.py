@@ -1,0 +1,84 @@
+"""An artifact in a few lines, for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from chexray.platform import storage
+from chexray.platform.artifacts import Manifest
+
+_PETA = 1e15
+
+
+def print_summary(uri: str, manifest: Manifest) -> None:
+    """What it is, what it came from, what is in it, what it cost; and for scores, the results."""
+    console = Console()
+    console.print(f"[bold]{manifest.kind}[/bold] {uri}  ({manifest.fingerprint})", highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for role, source in manifest.inputs.items():
+        table.add_row(role, source)
+    for name, value in manifest.counts.items():
+        table.add_row(name.replace("_", " "), _text(name, value))
+    for name, value in _costs(manifest.cost).items():
+        table.add_row(name, value)
+    table.add_row("made", f"{manifest.finished} in {manifest.seconds:.0f} s")
+    console.print(table)
+    rows = result_rows(uri, manifest)
+    if rows:
+        console.print(results_table(rows))
+
+
+def result_rows(uri: str, manifest: Manifest) -> list[dict[str, Any]]:
+    """The results of a scores artifact; none for the others."""
+    if manifest.kind != "scores":
+        return []
+    rows: list[dict[str, Any]] = storage.read_json(storage.join(uri, "results.json"))
+    return rows
+
+
+def results_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("benchmark", "metric", "finding", "value", "95 % interval", "n", "positives", box=None)
+    for row in rows:
+        table.add_row(
+            row["benchmark"],
+            row["metric"],
+            row["finding"] or "",
+            number(row["value"]),
+            span(row["low"], row["high"]),
+            str(row["n"]),
+            "" if row["positives"] is None else str(row["positives"]),
+        )
+    return table
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def span(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "unknown" if value is None else str(value)
+
+
+def _costs(cost: dict[str, Any]) -> dict[str, str]:
+    """The totals of the ledger, in petaFLOP."""
+    shown = {
+        name.removesuffix("_flops").replace("_", " ") + " PFLOP": f"{value / _PETA:.4g}"
+        for name, value in cost.items()
+        if name.endswith("_flops")
+    }
+    if "compute_vs_full" in cost:
+        shown["compute of full-data pretraining"] = f"{cost['compute_vs_full']:.1%}"
+    return shown

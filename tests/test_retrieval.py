@@ -1,0 +1,148 @@
+"""Retrieval against the golden files and a brute force that sorts every query's candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chexray.evals.retrieval import DirectedRetrieval, retrieve
+
+GOLDEN = Path(__file__).resolve().parents[1] / "../shared/data/golden/eval_reference.npz"
+
+
+def scores_of(direction: DirectedRetrieval) -> list[float]:
+    return [*direction.recall.values(), direction.mean_rank]
+
+
+def brute_force_places(query: list[float], candidates: list[list[float]], target: int, decimals: int = 7) -> list[int]:
+    """The 1-based places that the target may take when candidates of equal similarity change places."""
+
+    def cosine(candidate: list[float]) -> float:
+        dot = sum(a * b for a, b in zip(query, candidate, strict=True))
+        norms = sum(a * a for a in query) * sum(b * b for b in candidate)
+        return round(dot / norms**0.5, decimals)
+
+    similarity = [cosine(candidate) for candidate in candidates]
+    ordered = sorted(similarity, reverse=True)
+    return [place for place, value in enumerate(ordered, 1) if value == similarity[target]]
+
+
+def assert_equals_brute_force(direction: DirectedRetrieval, places_Q: list[list[int]]) -> None:
+    for query, places in enumerate(places_Q):
+        # Measured worst error: 0.
+        assert direction.rank[query] == pytest.approx(sum(places) / len(places), abs=1e-12)
+        for k in direction.ks:
+            expected = sum(place <= k for place in places) / len(places)
+            assert direction.hit(k)[query] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [13, 37, 1024])
+def test_retrieval_golden_inputs_give_reference_scores_at_any_chunk(chunk: int) -> None:
+    if not GOLDEN.exists():
+        pytest.skip("golden evaluation values are not here")
+    golden = np.load(GOLDEN)
+    result = retrieve(golden["rt_image"], golden["rt_text"], golden["rt_report"], chunk=chunk)
+    # Measured worst error: 0, in both directions.
+    np.testing.assert_allclose(scores_of(result.image_to_text), golden["rt_i2t"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(scores_of(result.text_to_image), golden["rt_t2i"], rtol=0, atol=1e-12)
+    assert (result.image_to_text.candidates, result.text_to_image.candidates) == (260, 300)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), pairs=st.integers(1, 14), reports=st.integers(1, 8))
+def test_retrieval_repeated_reports_and_ties_equals_brute_force(seed: int, pairs: int, reports: int) -> None:
+    generator = np.random.default_rng(seed)
+    report_B = [f"report {index}" for index in generator.integers(reports, size=pairs)]
+    # Whole numbers in two dimensions: many equal similarities, none nearly equal.
+    image_BD = generator.choice([-2.0, -1.0, 1.0, 2.0], size=(pairs, 2))
+    text_of = {report: generator.choice([-2.0, -1.0, 1.0, 3.0], size=2) for report in sorted(set(report_B))}
+    text_BD = np.array([text_of[report] for report in report_B])
+    result = retrieve(image_BD, text_BD, report_B, ks=(1, 2, 5))
+    distinct = list(text_of)
+    texts = [text_of[report].tolist() for report in distinct]
+    assert_equals_brute_force(
+        result.image_to_text,
+        [
+            brute_force_places(image.tolist(), texts, distinct.index(report))
+            for image, report in zip(image_BD, report_B, strict=True)
+        ],
+    )
+    assert_equals_brute_force(
+        result.text_to_image,
+        [brute_force_places(text.tolist(), image_BD.tolist(), index) for index, text in enumerate(text_BD)],
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    pairs=st.integers(1, 60),
+    width=st.integers(1, 9),
+    chunk=st.integers(1, 70),
+)
+def test_retrieval_any_chunk_gives_the_same_ranks(seed: int, pairs: int, width: int, chunk: int) -> None:
+    generator = np.random.default_rng(seed)
+    report_B = generator.integers(1 + pairs // 2, size=pairs).astype(str)
+    # Rows repeat, so that ties between blocks of different shapes are part of the claim.
+    image_BD = generator.normal(size=(pairs, width))[generator.integers(pairs, size=pairs)]
+    text_BD = generator.normal(size=(pairs, width)).astype(np.float32)
+    whole, parts = (retrieve(image_BD, text_BD, report_B, chunk=size) for size in (pairs, chunk))
+    for one, other in (
+        (whole.image_to_text, parts.image_to_text),
+        (whole.text_to_image, parts.text_to_image),
+    ):
+        np.testing.assert_array_equal(one.ahead, other.ahead)
+        np.testing.assert_array_equal(one.tied, other.tied)
+
+
+def test_retrieval_hand_made_case_counts_identical_reports_once() -> None:
+    image_BD = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    text_BD = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    result = retrieve(image_BD, text_BD, ["clear", "clear", "effusion"], ks=(1, 2))
+    # Image 0 prefers "effusion"; image 1 its own "clear"; image 2 "clear" (0.8) to its own (0.6).
+    np.testing.assert_array_equal(result.image_to_text.rank, [2, 1, 2])
+    assert result.image_to_text.recall == {1: 1 / 3, 2: 1.0}
+    # "clear" orders images 1, 2, 0 and asks twice; "effusion" orders 0, 2, 1.
+    np.testing.assert_array_equal(result.text_to_image.rank, [3, 1, 2])
+    np.testing.assert_array_equal(result.text_to_image.hits, [[0, 0], [1, 1], [0, 1]])
+
+
+def test_retrieval_collapsed_encoder_scores_at_chance() -> None:
+    result = retrieve(np.ones((20, 4)), np.ones((20, 4)), [str(index) for index in range(20)])
+    for direction in (result.image_to_text, result.text_to_image):
+        # Measured worst error: 6.9e-18.
+        assert direction.recall == pytest.approx({1: 0.05, 5: 0.25, 10: 0.5}, abs=1e-12)
+        assert direction.mean_rank == 10.5
+
+
+def test_retrieval_aligned_pairs_rank_first_and_large_k_always_hits() -> None:
+    result = retrieve(np.eye(6), np.eye(6), list("abcdef"), ks=(1, 100))
+    assert result.image_to_text.recall == result.text_to_image.recall == {1: 1.0, 100: 1.0}
+    assert result.image_to_text.mean_rank == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reports", "ks", "chunk", "message"),
+    [
+        (["a", "b"], (1,), 4, "report_B"),
+        (["a", "b", "c"], (0, 1), 4, "ks is"),
+        (["a", "b", "c"], (), 4, "ks is"),
+        (["a", "b", "c"], (1,), 0, "chunk is 0"),
+    ],
+)
+def test_retrieval_invalid_argument_raises_naming_it(
+    reports: list[str], ks: tuple[int, ...], chunk: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        retrieve(np.ones((3, 2)), np.ones((3, 2)), reports, ks, chunk)
+
+
+def test_retrieval_embedding_without_direction_raises() -> None:
+    text_BD = np.ones((3, 2))
+    text_BD[2] = np.nan
+    with pytest.raises(ValueError, match="text_BD has a vector of length nan"):
+        retrieve(np.ones((3, 2)), text_BD, ["a", "b", "c"])
