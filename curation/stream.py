@@ -35,7 +35,7 @@ class Curated:
 
     sample_id: list[str]
     selection: Selection
-    prototype_KE: torch.Tensor  # noqa: N815
+    prototype_KE: torch.Tensor
 
 
 def curate_stream(
@@ -54,7 +54,7 @@ def curate_stream(
     pairs = sum(shard.pairs for shard in shards)
     if pairs < config.prototypes:
         raise UsageError(f"curate.prototypes={config.prototypes}: the train split has only {pairs} pairs")
-    curator = _Curator.remote(config, pairs)  # type: ignore[attr-defined]
+    curator = _Curator.remote(config, pairs)
     (stream,) = features.streaming_split(1)
     try:
         result: Curated = ray.get(curator.run.remote(stream, reporter))

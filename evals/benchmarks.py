@@ -36,11 +36,11 @@ class EncodedSplit:
     sample_id: Sequence[str]
     patient_id: Sequence[str]
     report: Sequence[str]
-    image_BD: npt.NDArray[np.float32]  # noqa: N815
-    text_BD: npt.NDArray[np.float32]  # noqa: N815
+    image_BD: npt.NDArray[np.float32]
+    text_BD: npt.NDArray[np.float32]
     findings: Sequence[str]
-    target_BF: FloatArray  # noqa: N815
-    prevalence_F: FloatArray  # noqa: N815
+    target_BF: FloatArray
+    prevalence_F: FloatArray
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def evaluate_zero_shot(
 ) -> tuple[list[Result], pa.Table]:
     """AUROC of every finding and their means over all, common and rare findings; and the predictions.
 
-    "No Finding" is scored by itself and is in no mean. Findings with fewer than `min_positives` positives, or negatives,
-    in the split are in no mean either: their number is in the variant.
+    "No Finding" is scored by itself and is in no mean. Nor are findings with fewer than `min_positives` positives or
+    negatives in the split; how many findings a mean is over stands in its variant.
     """
     family = prompt_family(config.prompts)
     prompts = [text for finding in split.findings for text in family.pair(finding)]
@@ -152,7 +152,9 @@ def _result(
         metric,
         variant,
         finding,
-        *(_defined(x) for x in (estimate.value, estimate.low, estimate.high)),
+        value=_defined(estimate.value),
+        low=_defined(estimate.low),
+        high=_defined(estimate.high),
         n=estimate.n,
         patients=estimate.patients,
         positives=None if target_B is None else int((target_B == 1).sum()),

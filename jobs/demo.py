@@ -69,7 +69,9 @@ def _row(name: str, trained: Manifest, results: list[dict[str, Any]], checkpoint
 
 
 def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
-    table = Table("", "pairs", "compute", *METRICS.values(), title="What each run reached (95 % intervals over patients)")
+    table = Table(
+        "", "pairs", "compute", *METRICS.values(), title="What each run reached (95 % intervals over patients)"
+    )
     for row in rows:
         cells = [
             f"{number(metric['value'])}\n[dim]{span(metric['low'], metric['high'])}[/dim]"
@@ -81,7 +83,8 @@ def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
     out.print(
         f"rare: prevalence below {recipe.evaluate.rare_below:.0%}. compute: FLOPs of curation and training, against "
         "training on everything.\n"
-        f"Artifacts are in {folder}/: corpus, subset, checkpoint, scores. Look at one: chexray show {folder}/subset/curated"
+        f"Artifacts are in {folder}/: corpus, subset, checkpoint, scores. "
+        f"Look at one: chexray show {folder}/subset/curated"
     )
 
 

@@ -17,7 +17,7 @@ from chexray.evals.fanout import encode_split
 from chexray.evals.prompts import prompt_family
 from chexray.jobs.progress import bar
 from chexray.platform import storage
-from chexray.platform.artifacts import Manifest, Stage
+from chexray.platform.artifacts import Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import require_shards, write_table
@@ -48,9 +48,10 @@ def evaluate(
     require_checkpoint(checkpoint)
     settings = {"benchmarks": sorted(benchmarks), **recipe.model_dump(include={"evaluate"})}
     inputs: dict[str, Any] = {"checkpoint": (checkpoint, "checkpoint"), "corpus": (corpus, "corpus")}
-    stage = Stage(out, "scores", settings, inputs, overwrite=overwrite)
+    read_manifest(corpus, "corpus")
     checkpoint, corpus = storage.resolve(checkpoint), storage.resolve(corpus)
     pairs = sum(shard.pairs for shard in require_shards(corpus, recipe.evaluate.split))
+    stage = Stage(out, "scores", settings, inputs, overwrite=overwrite)
     if done := stage.begin():
         return done
     loaded = load_checkpoint(checkpoint)

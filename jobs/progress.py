@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -15,7 +16,6 @@ console = Console(stderr=True)
 _POLL_SECONDS = 0.5
 
 
-@ray.remote(num_cpus=0)
 class _Board:
     """Holds how far a job is, for the driver to look at."""
 
@@ -29,21 +29,23 @@ class _Board:
         return self.state
 
 
+_BoardActor = ray.remote(num_cpus=0)(_Board)
+
+
 class Reporter:
     """The worker's end: tells the board, without waiting for it."""
 
-    def __init__(self, board: ray.actor.ActorHandle | None) -> None:
+    def __init__(self, board: Any) -> None:
         self._board = board
 
     def update(self, done: int, note: str = "") -> None:
-        if self._board is not None:
-            self._board.write.remote(done, note)
+        self._board.write.remote(done, note)
 
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Reporter]:
     """A bar for work done in other processes: hand the reporter to them."""
-    board = _Board.remote()
+    board = _BoardActor.remote()
     stop = threading.Event()
     with _bars() as bars:
         task = bars.add_task(what, total=total, note="")

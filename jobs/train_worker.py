@@ -92,7 +92,8 @@ def _resume(engine: Any, world: int, history: list[dict[str, Any]]) -> int:
         saved = int((Path(folder) / WORLD_FILE).read_text())
         if saved != world:  # DeepSpeed's state is cut for one number of workers, and it refuses another
             raise ChexrayError(
-                f"the run's last checkpoint is of {saved} workers, this start has {world}; resume with --workers {saved}"
+                f"the run's last checkpoint is of {saved} workers, this start has {world}; "
+                f"resume with --workers {saved}"
             )
         client = load_state(engine, Path(folder))
     history.extend(client["history"])

@@ -89,7 +89,9 @@ def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
     if not fs.isdir(path):
         return []
     prefix = path.rstrip("/") + "/"
-    names = (str(name).removeprefix(prefix) for name in fs.find(path))
+    # Object stores may list empty folders too, under their own names: some keep them, consoles create them.
+    found = (str(name) for name, info in fs.find(path, detail=True).items() if info["type"] != "directory")
+    names = (name.removeprefix(prefix) for name in found if name.startswith(prefix) and not name.endswith("/"))
     return sorted(name for name in names if not suffixes or name.lower().endswith(suffixes))
 
 

@@ -70,6 +70,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture(scope="session")
+def ray_cluster(s3: str) -> Iterator[None]:
+    """The one Ray of the session. It starts after the S3 server, whose address its workers inherit."""
+    import ray
+
+    from chexray.cluster.local import quiet, start_local
+    from chexray.platform.config import Runtime
+
+    quiet()
+    start_local(Runtime(workers=2, cpus=2))
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of a folder that is not there yet, once on the local disk and once on S3."""

@@ -12,6 +12,9 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+
 from chexray.platform.config import ModelConfig, TextTower, VisionTower, load_recipe
 from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import (
@@ -23,8 +26,6 @@ from chexray.platform.model.checkpoint import (
 )
 from chexray.platform.model.encoder import build_model, build_tokenizer, encode
 from chexray.platform.model.towers import LastTokenPooler
-from PIL import Image
-from safetensors.torch import save_file
 
 REPORTS = ["There is a small left pleural effusion.", "No acute cardiopulmonary abnormality.", "Pneumonia."]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
 from chexray.platform.model.contrastive import global_info_nce, info_nce
 
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "data" / "golden" / "curation_reference.npz"

@@ -116,13 +116,13 @@ def test_draw_pair_another_seed_gives_another_image() -> None:
 
 
 def test_presence_of_many_patients_matches_target_prevalence() -> None:
-    patients = 12_000
+    patients = 8_000
     present_PF = np.concatenate([sample_presence(np.random.default_rng([1, p]), 1) for p in range(patients)])
     for name, observed in zip(FINDINGS, present_PF.mean(axis=0), strict=True):
         spread = np.sqrt(FINDINGS[name] * (1 - FINDINGS[name]) / patients)
-        # patients are independent, so binomial; 17 comparisons. Measured worst: WORST spreads
+        # patients are independent, so binomial; 17 comparisons. Measured worst: 1.5 spreads
         assert abs(observed - FINDINGS[name]) < 4 * spread, name
-    assert 0.45 < 1 - present_PF.any(axis=1).mean() < 0.55  # measured NOFIND
+    assert 0.45 < 1 - present_PF.any(axis=1).mean() < 0.55  # measured 0.479
 
 
 def test_presence_correlates_as_in_hospitals() -> None:
@@ -144,7 +144,7 @@ def test_plans_of_a_cohort_have_several_studies_a_patient_and_persisting_finding
     assert all(len({p.sex for p in cohort if p.patient_id == who}) == 1 for who in list(studies)[:50])
     couples = [(a, b) for a, b in pairwise(cohort) if a.patient_id == b.patient_id]
     enlarged = [b.labels["Cardiomegaly"] for a, b in couples if a.labels["Cardiomegaly"]]
-    assert np.mean(enlarged) > 0.5  # measured PERSIST, against a prevalence of 0.15
+    assert np.mean(enlarged) > 0.5  # measured 0.58, against a prevalence of 0.15
 
 
 def test_reports_of_a_cohort_mention_present_findings_and_claim_no_absent_ones() -> None:
@@ -168,13 +168,13 @@ def test_reports_of_normals_vary_in_wording() -> None:
 
 @pytest.mark.parametrize("size", [96, 160])
 def test_lung_mask_of_drawn_pairs_is_two_plausible_lungs(size: int) -> None:
-    for index in range(24):
+    for index in range(16):
         pair = draw_pair(replace(CLEAN, size=size), index)
         mask_HW = pair.masks[LUNGS]
         assert pair.image_HW.shape == mask_HW.shape == (size, size)
         assert set(np.unique(mask_HW)) == {0, 255}
-        # real lungs masks fill 0.28 to 0.62 of tightly cropped films; measured here AREAS
-        assert 0.18 < np.mean(mask_HW == 255) < 0.50
+        # real lung masks fill 0.28 to 0.62 of tightly cropped films; measured here 0.19 to 0.28
+        assert 0.15 < np.mean(mask_HW == 255) < 0.45
         labelled, count = ndimage.label(mask_HW)
         areas = np.sort(np.bincount(labelled.ravel())[1:])[::-1]
         assert count >= 2
@@ -188,17 +188,17 @@ def test_lung_mask_of_drawn_pairs_is_two_plausible_lungs(size: int) -> None:
 
 @pytest.mark.parametrize("name", list(FINDINGS))
 def test_finding_painted_on_a_chest_changes_pixels_inside_its_mask(name: str) -> None:
-    for seed in range(6):
+    for seed in range(4):
         finding = one_finding(name, seed)
         plain = draw_chest(Anatomy(), 128, np.random.default_rng(seed))
         chest = draw_chest(alter_anatomy(Anatomy(), [finding]), 128, np.random.default_rng(seed))
         attenuation, masks = paint_findings(chest, [finding])
         inside = masks[name] > 0.5
         change = np.abs(attenuation - plain.attenuation)
-        assert 0.0004 < inside.mean() < 0.5  # measured MASKS
-        assert change[inside].mean() > 0.02  # of a range of about 1; measured least CHANGE
+        assert 0.001 < inside.mean() < 0.3  # measured 0.0025 to 0.157
+        assert change[inside].mean() > 0.02  # of a range of about 1; measured least 0.045 (fractures)
         if name not in {"Cardiomegaly", "Dextrocardia", "Scoliosis", "Atelectasis"}:  # these move the chest
-            assert change[inside].mean() > 4 * change[~inside].mean()
+            assert change[inside].mean() > 4 * change[~inside].mean()  # measured least 13.8 (edema)
 
 
 def test_masks_of_drawn_pairs_are_those_of_present_findings() -> None:
@@ -265,7 +265,7 @@ def test_duplicates_and_mismatches_of_a_spoilt_corpus_name_their_source(spoilt_r
 
 
 def test_defects_of_a_cohort_come_at_their_rates() -> None:
-    count = 6_400
+    count = 4_800
     found = Counter(plan.defect for plan in plans(SyntheticConfig(), count))
     config = SyntheticConfig()
     for defect, rate in {
@@ -275,13 +275,13 @@ def test_defects_of_a_cohort_come_at_their_rates() -> None:
         "missing_image": config.missing_image_rate,
         "empty_report": config.empty_report_rate,
     }.items():
-        assert abs(found[defect] - rate * count) < 4 * np.sqrt(rate * count), defect  # measured worst DEFECTS
+        assert abs(found[defect] - rate * count) < 4 * np.sqrt(rate * count), defect  # measured worst 1.4
 
 
 def test_recorded_labels_of_a_cohort_leave_one_in_twenty_unknown_and_agree_elsewhere() -> None:
     cohort = plans(SyntheticConfig(), 3_200)
     cells = [(plan.recorded[name], truth) for plan in cohort for name, truth in plan.labels.items()]
-    assert abs(np.mean([recorded is None for recorded, _ in cells]) - 0.05) < 0.006  # measured UNKNOWN
+    assert abs(np.mean([recorded is None for recorded, _ in cells]) - 0.05) < 0.006  # measured 0.0486
     assert all(recorded in (None, truth) for recorded, truth in cells)
 
 

@@ -3,7 +3,7 @@
     CHECKPOINT/manifest.json
     CHECKPOINT/open_clip_config.json          the model and its preprocessing
     CHECKPOINT/open_clip_model.safetensors    weights, float32
-    CHECKPOINT/trained_on.npy                 ids of the pairs that it was trained on, sorted (DataComp's uid convention)
+    CHECKPOINT/trained_on.npy                 ids of the pairs it was trained on, sorted (DataComp's convention)
     CHECKPOINT/config.json, tokenizer files   of a Hugging Face text tower, where it has one
 
 A text tower that pools at the last token, and a transformer at another image size than timm's, are not to be

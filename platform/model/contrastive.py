@@ -48,4 +48,4 @@ def _gather(embedding_bD: torch.Tensor, share_sizes: Sequence[int]) -> torch.Ten
     """[B, D]: every worker's rows in the order of ranks. Collectives need equal shapes, so short shares are padded."""
     longest = max(share_sizes)
     padded = F.pad(embedding_bD, (0, 0, 0, longest - len(embedding_bD)))
-    return torch.cat([part[:size] for part, size in zip(all_gather(padded), share_sizes, strict=True)])
+    return torch.cat([part[:size] for part, size in zip(all_gather(padded), share_sizes, strict=True)])  # type: ignore[no-untyped-call]

@@ -65,8 +65,8 @@ def load_vision_weights(tower: nn.Module, timm_model: str, image_size: int, sour
     size = {"img_size": image_size} if hasattr(tower.trunk, "pos_embed") else {}
     try:
         donor = _create(timm_model, pretrained=True, pretrained_cfg_overlay=overlay, **size)
-        tower.trunk.load_state_dict(donor.state_dict())  # type: ignore[union-attr, operator]
-    except Exception as error:  # noqa: BLE001 -- hub clients and loaders raise a dozen types; the cause is kept
+        tower.trunk.load_state_dict(donor.state_dict())  # type: ignore[union-attr]
+    except Exception as error:
         raise UsageError(
             f"model.vision.weights={source}: cannot load {timm_model} from it ({type(error).__name__}: "
             f"{str(error).splitlines()[0][:200]}); give the URI of a file or folder with this timm model's weights"

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.folder import FolderAdapter
@@ -30,7 +31,7 @@ class SyntheticAdapter:
     root: str
     size: int = 256
     seed: int = 0
-    image_format: str = "png"
+    image_format: Literal["png", "dicom"] = "png"
     count: int = 2000
 
     @property

@@ -17,8 +17,9 @@ from chexray.platform.corpus.synthetic.canvas import (
     ramp,
     smooth_noise,
 )
-from chexray.platform.corpus.synthetic.chest import Chest, lung_point
+from chexray.platform.corpus.synthetic.chest import Chest
 from chexray.platform.corpus.synthetic.labels import Finding, Zone
+from chexray.platform.corpus.synthetic.lungs import lung_point
 
 _F = np.float32
 _ZONE_S: dict[Zone, tuple[float, float]] = {"upper": (0.14, 0.32), "mid": (0.38, 0.56), "lower": (0.62, 0.76)}

@@ -41,11 +41,11 @@ class SyntheticPair:
     """A drawn pair. `stored_HW`: uint16, 12-bit display values (0 black). Masks: uint8 HW, 0 or 255."""
 
     plan: PairPlan
-    stored_HW: npt.NDArray[np.uint16]  # noqa: N815
+    stored_HW: npt.NDArray[np.uint16]
     masks: dict[str, npt.NDArray[np.uint8]]
 
     @property
-    def image_HW(self) -> npt.NDArray[np.uint8]:  # noqa: N802
+    def image_HW(self) -> npt.NDArray[np.uint8]:
         """The 8-bit image: the stored values through a full-range linear window, rounded."""
         return display_8bit(self.stored_HW)
 

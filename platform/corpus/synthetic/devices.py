@@ -11,8 +11,9 @@ import numpy as np
 
 from chexray.platform.corpus.synthetic.anatomy import Anatomy
 from chexray.platform.corpus.synthetic.canvas import Plane, Stroke, draw_strokes
-from chexray.platform.corpus.synthetic.chest import Chest, lung_point
+from chexray.platform.corpus.synthetic.chest import Chest
 from chexray.platform.corpus.synthetic.labels import Finding
+from chexray.platform.corpus.synthetic.lungs import lung_point
 
 Point = tuple[float, float]
 _F = np.float32
@@ -99,16 +100,18 @@ def _picc(a: Anatomy, rng: np.random.Generator) -> list[Stroke]:
 def _pacemaker(a: Anatomy, rng: np.random.Generator) -> list[Stroke]:
     x, y = 0.755 + float(rng.normal(0, 0.012)), a.clavicle_y + 0.085
     r = float(rng.uniform(0.032, 0.042))
-    box = tuple((x + r * 0.62 * dx, y + r * 0.5 * dy) for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)))
     vein = [(x - r, y - 0.02), (0.63, a.clavicle_y + 0.03), (0.53, a.clavicle_y + 0.06), (0.458, 0.36)]
     m = a.situs
     atrial = [*vein, (0.462, 0.50), (0.445, 0.545), (0.452, 0.515)]
     ventricular = [*vein, (0.465, 0.58), (0.52, 0.685), (0.5 + m * 0.10, a.heart_y + 0.075)]
     leads = [Stroke(_path(points, rng, 0.003), 0.006, 0.8) for points in (atrial, ventricular)]
     tips = [Stroke(lead.points[-3:], 0.010, 1.0) for lead in leads]
-    shell = Stroke(box, r * 1.1, 1.0)
-    core = Stroke(((x - r * 0.6, y), (x + r * 0.6, y)), r * 1.2, 0.85)
-    return [*leads, *tips, shell, core]
+    can = [
+        Stroke(((x - half, y + r * dy), (x + half, y + r * dy)), r * 0.30, 0.95)
+        for dy in (-0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
+        for half in (r * (1 - abs(dy) ** 3) ** 0.5,)
+    ]
+    return [*leads, *tips, *can]
 
 
 def _sternotomy(a: Anatomy, rng: np.random.Generator) -> list[Stroke]:

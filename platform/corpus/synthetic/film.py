@@ -81,7 +81,7 @@ def position_mask(soft: Plane, exposure: Exposure) -> npt.NDArray[np.uint8]:
     """A soft mask moved like its image (outside is 0) and cut at one half; uint8 HW, 0 or 255."""
     grey = (np.clip(soft, 0, 1) * _F(255)).astype(np.uint8)
     moved = np.asarray(_move(Image.fromarray(grey), soft.shape[0], exposure))
-    return np.where(moved > 127, np.uint8(255), np.uint8(0))
+    return (moved > 127).astype(np.uint8) * np.uint8(255)
 
 
 def _move(image: Image.Image, size: int, exposure: Exposure) -> Image.Image:

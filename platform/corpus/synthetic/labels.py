@@ -116,7 +116,7 @@ def sample_presence(rng: np.random.Generator, studies: int) -> npt.NDArray[np.bo
     rest_F = np.sqrt(1 - np.sum(loading_FK**2, axis=1))
     latent_SF = factor_SK @ loading_FK.T + rest_F * own_SF
     threshold_F = ndtri([prevalence / FINDINGS.get(PARENT.get(n, ""), 1) for n, prevalence in FINDINGS.items()])
-    present_SF = latent_SF < threshold_F
+    present_SF: npt.NDArray[np.bool_] = latent_SF < threshold_F
     names = list(FINDINGS)
     for child, parent in PARENT.items():
         present_SF[:, names.index(child)] &= present_SF[:, names.index(parent)]
@@ -131,8 +131,8 @@ def _persisting(rng: np.random.Generator, rows: int, persistence: npt.NDArray[np
 
 def sample_findings(rng: np.random.Generator, present_SF: npt.NDArray[np.bool_]) -> list[tuple[Finding, ...]]:
     """Details of every present finding, one tuple a study: place and shape are the patient's, severity drifts."""
-    ever = zip(FINDINGS, present_SF.any(axis=0), strict=True)
-    details = {name: _sample_details(rng, name) for name, present in ever if present}
+    ever_F: npt.NDArray[np.bool_] = np.any(present_SF, axis=0)
+    details = {name: _sample_details(rng, name) for name, ever in zip(FINDINGS, ever_F, strict=True) if ever}
     studies = []
     for present_F in present_SF:
         drift = rng.normal(0, 0.12, len(FINDINGS))

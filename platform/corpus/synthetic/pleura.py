@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from chexray.platform.corpus.synthetic.bones import rib_phase
 from chexray.platform.corpus.synthetic.canvas import Plane, disc, grid, ramp, smooth_noise
-from chexray.platform.corpus.synthetic.chest import Chest, rib_phase
+from chexray.platform.corpus.synthetic.chest import Chest
 from chexray.platform.corpus.synthetic.labels import Finding
 
 _F = np.float32
@@ -81,7 +82,8 @@ def paint_fracture(chest: Chest, finding: Finding) -> tuple[Plane, Plane]:
 
 
 def _rib_bar(away: Plane, half: float) -> Plane:
-    return np.clip((_F(half) - np.abs(away)) * _F(9), 0, 1)
+    out: Plane = np.clip((_F(half) - np.abs(away)) * _F(9), 0, 1)
+    return out
 
 
 def paint_emphysema(chest: Chest, finding: Finding) -> tuple[Plane, Plane]:

@@ -1,0 +1,119 @@
+"""What a user sees who gives something wrong: one line, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chexray.platform import cli
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["chexray", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    code = stopped.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with one picture and a CSV that lists it."""
+    root = tmp_path / "data"
+    root.mkdir()
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(picture).save(root / "a.png")
+    (root / "list.csv").write_text("path,report\na.png,No pneumonia.\n")
+    return root
+
+
+USAGE = [
+    (["ingest", "nih", "--root", "{tmp}/nowhere", "--out", "{tmp}/c"], ["nowhere"]),
+    (["ingest", "unknown", "--root", "{root}", "--out", "{tmp}/c"], ["unknown", "nih", "folder", "synthetic"]),
+    (["ingest", "folder", "--out", "{tmp}/c"], ["--root"]),
+    (["ingest", "nih", "--root", "{root}", "--out", "{tmp}/c"], ["Data_Entry_2017"]),
+    (["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--option", "colour=red"], ["colour", "report"]),
+    (["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--option", "report=text"], ["text", "list.csv"]),
+    (["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--set", "ingest.seed=x"], ["ingest.seed", "x"]),
+    (["curate", "--corpus", "{root}", "--out", "{tmp}/s"], ["{root}", "not a corpus"]),
+    (["curate", "--corpus", "{root}", "--out", "{tmp}/s", "--keep", "1.5"], ["curate.keep", "1.5"]),
+    (["pretrain", "--corpus", "{tmp}/no", "--out", "{tmp}/m"], ["no such folder"]),
+    (["pretrain", "--corpus", "{root}", "--out", "{tmp}/m", "--recipe", "huge"], ["huge", "tiny", "paper"]),
+    (["evaluate", "--checkpoint", "{root}", "--corpus", "{root}", "--out", "{tmp}/r"], ["not a checkpoint"]),
+    (["evaluate", "--checkpoint", "x", "--corpus", "y", "--out", "z", "--benchmarks", "q"], ["q", "zero_shot"]),
+    (["show", "{root}"], ["not an artifact", "manifest.json"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), USAGE, ids=[" ".join(a[:2]) + f" {i}" for i, (a, _) in enumerate(USAGE)]
+)
+def test_cli_wrong_usage_says_what_and_where_in_one_line_and_exits_with_2(
+    arguments: list[str],
+    said: list[str],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fill(text: str) -> str:
+        return text.format(tmp=tmp_path, root=images)
+
+    code = run(monkeypatch, *(fill(argument) for argument in arguments))
+    output = capsys.readouterr()
+    assert code == 2, output.err
+    assert output.err.count("\n") == 1, output.err
+    assert output.err.startswith("error: ")
+    assert not output.out
+    for words in said:
+        assert fill(words) in output.err
+
+
+def test_cli_csv_without_rows_is_an_error_of_the_data(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "list.csv").write_text("path,report\n")
+    code = run(monkeypatch, "ingest", "folder", "--root", str(images), "--out", str(tmp_path / "c"))
+    assert code in (1, 2)
+    assert "list.csv" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_cli_folder_with_a_truncated_image_above_the_allowed_rate_fails_with_1_and_says_where(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "b.png").write_bytes((images / "a.png").read_bytes()[:200])
+    (images / "list.csv").write_text("path,report\na.png,No pneumonia.\nb.png,Pneumonia.\nc.png,Effusion.\n")
+    ingest = ["ingest", "folder", "--root", str(images), "--out", str(tmp_path / "c")]
+    assert run(monkeypatch, *ingest) == 1
+    assert "2 of 3 pairs were rejected" in capsys.readouterr().err
+    assert run(monkeypatch, *ingest, "--overwrite", "--json", "--set", "ingest.max_reject_rate=0.9") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"]["rejected_by_reason"] == {"image file missing": 1, "image truncated": 1}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_cli_corpus_without_a_test_split_is_told_how_to_get_one(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from chexray.platform.config import load_recipe
+    from chexray.platform.model.checkpoint import export_checkpoint
+    from chexray.platform.model.encoder import build_model
+
+    corpus = str(tmp_path / "c")
+    assert run(monkeypatch, "ingest", "folder", "--root", str(images), "--out", corpus, "--split", "train") == 0
+    capsys.readouterr()
+    config = load_recipe("tiny").model
+    export_checkpoint(str(tmp_path / "m"), build_model(config, 0).state_dict(), config)
+    code = run(
+        monkeypatch, "evaluate", "--checkpoint", str(tmp_path / "m"), "--corpus", corpus, "--out", str(tmp_path / "r")
+    )
+    said = capsys.readouterr().err
+    assert code == 2
+    assert "no test split" in said
+    assert "ingest.split" in said

@@ -1,0 +1,429 @@
+"""From a listing to shards: the plan, the rows, the rejects, what a rerun skips, and that no patient is named."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import random
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chexray.platform import storage
+from chexray.platform.config import IngestConfig
+from chexray.platform.corpus import ingest
+from chexray.platform.corpus.ingest import Chunk, ingest_chunk, merge_rejects, plan, salt_for
+from chexray.platform.corpus.order import Window
+from chexray.platform.corpus.reading import RowTaker, read_window
+from chexray.platform.corpus.schema import CORPUS_SCHEMA, REJECT_SCHEMA, Reject, SourcePair, sample_id
+from chexray.platform.corpus.shards import list_shards, read_columns, read_table, require_shards
+from chexray.platform.errors import UsageError
+
+SALT = "a salt for tests"
+CONFIG = IngestConfig(shard_pairs=7, short_side=64, codec="png")
+
+
+def pair(number: int, patient: int | None = None, **changes: Any) -> SourcePair:
+    values: dict[str, Any] = {
+        "dataset": "made",
+        "source_id": f"scan-{number}",
+        "image": f"images/{number}.png",
+        "patient": f"PATIENT-{number // 3 if patient is None else patient}-SECRET",
+        "study": f"STUDY-{number}-SECRET",
+        "report": f"FINDINGS: Opacity number {number} in the left lung. IMPRESSION: Pneumonia.",
+        "labels": {"Pneumonia": True, "Edema": False, "Hernia": None},
+    }
+    return SourcePair(**{**values, **changes})
+
+
+def png(height: int = 96, width: int = 128, seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.uint8)
+    return encoded(pixels)
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def put_images(root: str, pairs: list[SourcePair]) -> None:
+    for number, source in enumerate(pairs):
+        storage.write_bytes(storage.join(root, source.image), png(seed=number))
+
+
+def ingest_all(root: str, out: str, pairs: list[SourcePair | Reject], config: IngestConfig = CONFIG) -> Counter[str]:
+    planned = plan(pairs, config)
+    for chunk in planned.chunks:
+        ingest_chunk(root, out, chunk, config, SALT)
+    return merge_rejects(out, planned)
+
+
+def one_row(root: str, source: SourcePair, config: IngestConfig = CONFIG) -> dict[str, Any]:
+    row = ingest.read_pair(root, source, "train", config, SALT)
+    assert not isinstance(row, Reject), row
+    return row
+
+
+@given(st.randoms(use_true_random=False))
+def test_plan_does_not_depend_on_the_order_of_the_listing(random_source: random.Random) -> None:
+    listed: list[SourcePair | Reject] = [
+        *(pair(n) for n in range(20)),
+        pair(3, image="other/3.png"),
+        Reject("x.png", "view not known"),
+        Reject("y.png", "view not known", "lateral"),
+        Reject("y.png", "view not known"),
+    ]
+    expected = plan(listed, CONFIG)
+    random_source.shuffle(listed)
+    assert plan(listed, CONFIG) == expected
+
+
+def test_plan_sorts_by_sample_id_and_cuts_into_chunks_of_one_split() -> None:
+    planned = plan([pair(n) for n in range(60)], CONFIG)
+    assert planned.listed == 60
+    for split in ("train", "validation", "test"):
+        chunks = [chunk for chunk in planned.chunks if chunk.split == split]
+        ids = [source.sample_id for chunk in chunks for source in chunk.pairs]
+        assert ids == sorted(ids)
+        assert [len(chunk.pairs) for chunk in chunks[:-1]] == [7] * (len(chunks) - 1)
+        assert [chunk.shard for chunk in chunks] == [f"shards/{split}-{i:05d}.parquet" for i in range(len(chunks))]
+    assert sorted(s.sample_id for c in planned.chunks for s in c.pairs) == sorted(pair(n).sample_id for n in range(60))
+
+
+def test_plan_keeps_one_pair_of_an_id_and_rejects_the_others() -> None:
+    planned = plan([pair(1, image="b.png"), pair(2), pair(1, image="a.png"), pair(1, image="c.png")], CONFIG)
+    kept = sorted(source.image for chunk in planned.chunks for source in chunk.pairs)
+    assert kept == ["a.png", "images/2.png"]
+    assert planned.rejects == (Reject("b.png", "duplicate source id"), Reject("c.png", "duplicate source id"))
+    assert planned.listed == 4
+
+
+def test_plan_digest_changes_with_what_is_listed() -> None:
+    base = [pair(n) for n in range(3)]
+    listings: list[list[SourcePair | Reject]] = [
+        [*base],
+        [*base[:2]],
+        [*base[:2], pair(2, report="Normal.")],
+        [*base, Reject("x", "r")],
+    ]
+    assert len({plan(listing, CONFIG).digest for listing in listings}) == len(listings)
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), min_size=1, max_size=60))
+def test_plan_puts_all_pairs_of_a_patient_into_one_split(seed: int, patients: list[int]) -> None:
+    planned = plan((pair(n, patient) for n, patient in enumerate(patients)), IngestConfig(seed=seed))
+    where: dict[str, set[str]] = {}
+    for chunk in planned.chunks:
+        for source in chunk.pairs:
+            where.setdefault(source.patient, set()).add(chunk.split)
+    assert all(len(splits) == 1 for splits in where.values())
+    assert len(where) == len(set(patients))
+
+
+def test_plan_shares_of_many_patients_are_those_of_the_settings() -> None:
+    planned = plan((pair(n, n) for n in range(4000)), IngestConfig())
+    counts = Counter(chunk.split for chunk in planned.chunks for _ in chunk.pairs)
+    # Shares 0.7, 0.1, 0.2; four standard deviations of 4,000 draws are at most 0.029. Measured worst 0.01.
+    assert [counts[s] / 4000 for s in ("train", "validation", "test")] == pytest.approx([0.7, 0.1, 0.2], abs=0.03)
+
+
+def test_plan_follows_the_datasets_own_split_unless_told_otherwise() -> None:
+    listed = [pair(n, n, split="test") for n in range(10)]
+    assert {chunk.split for chunk in plan(listed, CONFIG).chunks} == {"test"}
+    assert {chunk.split for chunk in plan(listed, IngestConfig(split="train")).chunks} == {"train"}
+
+
+def test_chunk_sent_as_json_comes_back_equal() -> None:
+    chunk = Chunk("shards/train-00000.parquet", "train", (pair(1), pair(2, masks={"lungs": "m.png"}, age_years=40.5)))
+    assert Chunk.from_json(chunk.to_json()) == chunk
+
+
+def test_row_holds_the_pair(tmp_path: Path) -> None:
+    source = pair(1, view="PA", sex="F", age_years=61.0)
+    put_images(str(tmp_path), [source])
+    row = one_row(str(tmp_path), source)
+    assert list(row) == CORPUS_SCHEMA.names
+    assert row["sample_id"] == sample_id("made", "scan-1")
+    assert (row["dataset"], row["view"], row["split"], row["sex"], row["age_years"]) == ("made", "PA", "train", "F", 61)
+    assert (row["height"], row["width"]) == (64, 85)  # 96 x 128 with its short side at 64: 128 * 64 / 96 = 85.3
+    assert PIL.Image.open(io.BytesIO(row["image"])).size == (85, 64)
+    assert (row["findings"], row["impression"]) == ("Opacity number 1 in the left lung.", "Pneumonia.")
+    assert row["report"] == "Opacity number 1 in the left lung. Pneumonia."
+    assert row["report_source"] == "radiologist"
+    assert row["source_uri"] == "images/1.png"
+
+
+def test_row_keeps_pixels_exactly_where_nothing_is_shrunk_and_the_codec_is_png(tmp_path: Path) -> None:
+    source = pair(1)
+    put_images(str(tmp_path), [source])
+    row = one_row(str(tmp_path), source, IngestConfig(short_side=None, codec="png"))
+    np.testing.assert_array_equal(
+        np.array(PIL.Image.open(io.BytesIO(row["image"]))), np.array(PIL.Image.open(tmp_path / source.image))
+    )
+
+
+def test_row_labels_read_back_are_one_zero_and_null(place: str) -> None:
+    source = pair(1)
+    put_images(place, [source])
+    out = storage.join(place, "corpus")
+    ingest_chunk(place, out, Chunk("shards/train-00000.parquet", "train", (source,)), CONFIG, SALT)
+    table = read_table(storage.join(out, "shards/train-00000.parquet"))
+    assert table.schema.equals(CORPUS_SCHEMA)
+    assert table["labels"].to_pylist() == [[("Edema", 0), ("Hernia", None), ("Pneumonia", 1)]]
+    assert table["masks"].to_pylist() == [[]]
+    assert table["age_years"].to_pylist() == [None]
+
+
+def test_row_without_a_report_has_one_written_from_its_labels(tmp_path: Path) -> None:
+    source = pair(1, report=None, labels={"Pneumonia": True, "Edema": None})
+    put_images(str(tmp_path), [source])
+    row = one_row(str(tmp_path), source)
+    assert row["report_source"] == "template"
+    assert (row["findings"], row["impression"]) == (None, None)
+    assert "pneumonia" in row["report"].lower()
+    assert "edema" not in row["report"].lower()
+
+
+def test_row_mask_is_black_and_white_png_of_the_stored_size(tmp_path: Path) -> None:
+    source = pair(1, masks={"right": "masks/r.png", "left": "masks/l.png"})
+    put_images(str(tmp_path), [source])
+    halves = {"l": np.zeros((192, 256), np.uint8), "r": np.zeros((192, 256), np.uint8)}
+    halves["l"][:, 128:], halves["r"][:96] = 255, 255
+    for name, mask in halves.items():
+        storage.write_bytes(str(tmp_path / "masks" / f"{name}.png"), encoded(mask))
+    row = one_row(str(tmp_path), source)
+    masks = {name: np.array(PIL.Image.open(io.BytesIO(data))) for name, data in row["masks"]}
+    assert list(masks) == ["left", "right"]
+    assert all(mask.shape == (64, 85) and set(np.unique(mask)) == {0, 255} for mask in masks.values())
+    # 85 columns: the middle one is half white, and half counts as white or not.
+    assert abs((masks["left"] == 255).mean() - 0.5) <= 0.5 / 85 + 1e-9
+    assert (masks["right"] == 255).mean() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes", "content"),
+    [
+        ("image file missing", {}, None),
+        ("image file missing", {"image": ""}, png()),
+        ("image empty", {}, b""),
+        ("image not readable", {}, b"not an image at all"),
+        ("image truncated", {}, png()[:3000]),
+        ("image constant", {}, encoded(np.full((64, 64), 7, np.uint8))),
+        ("image too small", {}, png(20, 64)),
+        ("report empty", {"report": "___ 123"}, png()),
+        ("no report and no labels", {"report": None, "labels": {"Edema": None}}, png()),
+    ],
+)
+def test_pair_that_is_damaged_is_rejected_with_its_reason(
+    tmp_path: Path, reason: str, changes: dict[str, Any], content: bytes | None
+) -> None:
+    source = pair(1, **changes)
+    if content is not None:
+        storage.write_bytes(str(tmp_path / "images" / "1.png"), content)
+    result = ingest.read_pair(str(tmp_path), source, "train", CONFIG, SALT)
+    assert isinstance(result, Reject)
+    assert (result.source_uri, result.reason) == (source.image, reason)
+
+
+def test_pair_with_a_short_report_is_rejected_where_more_words_are_asked_for(tmp_path: Path) -> None:
+    result = ingest.read_pair(
+        str(tmp_path), pair(1, report="Normal chest."), "train", IngestConfig(min_report_words=3), SALT
+    )
+    assert result == Reject("images/1.png", "report too short")
+
+
+def test_ingest_with_damaged_images_counts_every_pair_once(place: str) -> None:
+    pairs = [pair(n) for n in range(30)]
+    put_images(place, pairs)
+    for number, content in ((3, b""), (4, b"junk"), (5, png()[:2000]), (6, encoded(np.zeros((50, 50), np.uint8)))):
+        storage.write_bytes(storage.join(place, pairs[number].image), content)
+    storage.remove_tree(storage.join(place, pairs[7].image))
+    out = storage.join(place, "corpus")
+    listed: list[SourcePair | Reject] = [*pairs, pair(8, image="twice.png"), Reject("z.png", "view not known")]
+    planned = plan(listed, CONFIG)
+    counts = [ingest_chunk(place, out, chunk, CONFIG, SALT) for chunk in planned.chunks]
+    reasons = merge_rejects(out, planned)
+    assert sum(count["kept"] for count in counts) == 25
+    assert sum(count["rejected"] for count in counts) == 5
+    assert reasons == {
+        "image empty": 1,
+        "image not readable": 1,
+        "image truncated": 1,
+        "image constant": 1,
+        "image file missing": 1,
+        "duplicate source id": 1,
+        "view not known": 1,
+    }
+    assert 25 + reasons.total() == planned.listed
+    rejects = read_table(storage.join(out, "rejects.parquet"))
+    assert rejects.schema.equals(REJECT_SCHEMA)
+    expected = [*(f"images/{n}.png" for n in range(3, 8)), "twice.png", "z.png"]
+    assert sorted(rejects["source_uri"].to_pylist()) == expected
+    shards = sorted(chunk.shard for chunk in planned.chunks)
+    assert storage.list_files(out, (".parquet",)) == ["rejects.parquet", *shards]
+    assert read_columns(out, ["sample_id"]).num_rows == 25
+
+
+def test_chunk_whose_pairs_are_all_damaged_gives_an_empty_shard(tmp_path: Path) -> None:
+    chunk = Chunk("shards/train-00000.parquet", "train", (pair(1), pair(2)))
+    assert ingest_chunk(str(tmp_path), str(tmp_path / "out"), chunk, CONFIG, SALT) == {"kept": 0, "rejected": 2}
+    assert list_shards(str(tmp_path / "out"))[0].pairs == 0
+    with pytest.raises(UsageError, match="the corpus has no train split"):
+        require_shards(str(tmp_path / "out"), "train")
+
+
+def test_ingest_interrupted_goes_on_with_the_missing_shards_only(place: str) -> None:
+    pairs = [pair(n) for n in range(30)]
+    put_images(place, pairs)
+    storage.write_bytes(storage.join(place, pairs[0].image), b"junk")
+    whole, resumed = storage.join(place, "whole"), storage.join(place, "resumed")
+    planned = plan(pairs, CONFIG)
+    expected = [ingest_chunk(place, whole, chunk, CONFIG, SALT) for chunk in planned.chunks]
+    half = len(planned.chunks) // 2
+    for chunk in planned.chunks[:half]:
+        ingest_chunk(place, resumed, chunk, CONFIG, SALT)
+    # Without their images, finished shards can only be taken as they are.
+    for source in itertools.chain.from_iterable(chunk.pairs for chunk in planned.chunks[:half]):
+        storage.remove_tree(storage.join(place, source.image))
+    assert [ingest_chunk(place, resumed, chunk, CONFIG, SALT) for chunk in planned.chunks] == expected
+    assert merge_rejects(resumed, planned) == merge_rejects(whole, planned) == {"image not readable": 1}
+    assert read_columns(resumed, CORPUS_SCHEMA.names).equals(read_columns(whole, CORPUS_SCHEMA.names))
+
+
+def test_merge_of_rejects_interrupted_after_it_wrote_gives_the_same_counts(tmp_path: Path) -> None:
+    pairs = [pair(n) for n in range(5)]
+    first = ingest_all(str(tmp_path), str(tmp_path / "out"), [*pairs])
+    assert first == {"image file missing": 5}
+    assert ingest_all(str(tmp_path), str(tmp_path / "out"), [*pairs]) == first
+
+
+def test_ingest_twice_writes_the_same_bytes(tmp_path: Path) -> None:
+    pairs = [pair(n) for n in range(12)]
+    put_images(str(tmp_path), pairs)
+    contents = []
+    for name, order in (("one", pairs), ("two", pairs[::-1])):
+        out = str(tmp_path / name)
+        ingest_all(str(tmp_path), out, [*order])
+        contents.append({file: storage.read_bytes(storage.join(out, file)) for file in storage.list_files(out)})
+    assert contents[0] == contents[1]
+
+
+def test_raw_patient_and_study_ids_are_in_no_column_and_no_file_of_the_corpus(tmp_path: Path) -> None:
+    pairs = [pair(n) for n in range(12)]
+    put_images(str(tmp_path), pairs)
+    storage.write_bytes(str(tmp_path / pairs[0].image), b"junk")
+    out = str(tmp_path / "out")
+    ingest_all(str(tmp_path), out, [*pairs, pair(1, image="twice.png")])
+    rows = read_columns(out, CORPUS_SCHEMA.names).to_pylist() + read_table(f"{out}/rejects.parquet").to_pylist()
+    assert len(rows) == 13
+    for row in rows:
+        for column, value in row.items():
+            assert "SECRET" not in str(value), column
+    assert all(b"SECRET" not in storage.read_bytes(storage.join(out, name)) for name in storage.list_files(out))
+
+
+def test_patient_ids_group_the_same_pairs_as_the_raw_ones_and_change_with_salt_and_dataset(tmp_path: Path) -> None:
+    pairs = [pair(n) for n in range(9)]
+    put_images(str(tmp_path), pairs)
+    hashed = [one_row(str(tmp_path), source)["patient_id"] for source in pairs]
+    assert all(len(value) == 32 and set(value) <= set("0123456789abcdef") for value in hashed)
+    raw = [source.patient for source in pairs]
+    assert [hashed.index(value) for value in hashed] == [raw.index(value) for value in raw]
+    salted = ingest.read_pair(str(tmp_path), pairs[0], "train", CONFIG, "another salt")
+    elsewhere = one_row(str(tmp_path), pair(0, dataset="other"))
+    assert isinstance(salted, dict)
+    assert len({hashed[0], salted["patient_id"], elsewhere["patient_id"], salted["study_id"]}) == 4
+
+
+def test_salt_is_kept_beside_the_corpus_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHEXRAY_SALT", raising=False)
+    salt = salt_for(str(tmp_path))
+    assert len(salt) == 32
+    assert salt_for(str(tmp_path)) == salt
+    assert stat.S_IMODE((tmp_path / ".salt").stat().st_mode) == 0o600
+    (tmp_path / "other").mkdir()
+    assert salt_for(str(tmp_path / "other")) != salt
+
+
+def test_salt_of_a_corpus_on_s3_is_kept_there(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHEXRAY_SALT", raising=False)
+    salt = salt_for(f"{s3}/salted")
+    assert salt_for(f"{s3}/salted") == salt == storage.read_bytes(f"{s3}/salted/.salt").decode()
+
+
+def test_salt_from_the_environment_is_used_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHEXRAY_SALT", "from the environment")
+    assert salt_for(str(tmp_path)) == "from the environment"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given_salt", ["", "1234567"])
+def test_salt_that_is_too_short_is_refused_without_showing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_salt: str
+) -> None:
+    monkeypatch.setenv("CHEXRAY_SALT", given_salt)
+    with pytest.raises(UsageError, match="a salt needs at least 8") as caught:
+        salt_for(str(tmp_path))
+    assert "1234567" not in str(caught.value)
+
+
+def test_require_shards_of_a_split_that_is_empty_names_those_that_there_are(tmp_path: Path) -> None:
+    pairs = [pair(n, split="test") for n in range(3)]
+    put_images(str(tmp_path), pairs)
+    ingest_all(str(tmp_path), str(tmp_path / "out"), [*pairs])
+    assert [shard.pairs for shard in require_shards(str(tmp_path / "out"), "test")] == [3]
+    with pytest.raises(UsageError, match=r"has no train split \(it has: test\)"):
+        require_shards(str(tmp_path / "out"), "train")
+
+
+def test_window_read_gives_the_rows_at_its_positions_in_their_order(place: str) -> None:
+    pairs = [pair(n, split="train") for n in range(20)]
+    put_images(place, pairs)
+    out = storage.join(place, "corpus")
+    ingest_all(place, out, [*pairs])
+    shards = list_shards(out, "train")
+    assert [shard.pairs for shard in shards] == [7, 7, 6]
+    window = Window(1, 0, 0, tuple(shard.path for shard in shards), 20, 5)
+    positions = np.array([0, 3, 4, 19])
+    blocks = list(read_window(out, window, positions, 32))
+    ids = read_columns(out, ["sample_id"])["sample_id"].to_pylist()
+    assert blocks[0]["sample_id"].tolist() == [ids[window.permutation()[p]] for p in positions]
+    assert (blocks[0]["image"].shape, blocks[0]["image"].dtype) == ((4, 32, 32), np.uint8)
+    by_id = {source.sample_id: source for source in pairs}
+    numbers = [by_id[sample].source_id.removeprefix("scan-") for sample in blocks[0]["sample_id"]]
+    expected = [f"Opacity number {number} in the left lung. Pneumonia." for number in numbers]
+    assert blocks[0]["report"].tolist() == expected
+
+
+def blocks_of(sizes: list[int]) -> Iterator[dict[str, Any]]:
+    ends = np.cumsum(sizes)
+    for size, end in zip(sizes, ends, strict=True):
+        numbers = np.arange(end - size, end)
+        yield {"number": numbers, "name": np.array([f"row {n}" for n in numbers], dtype=object)}
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
+def test_row_taker_gives_the_stream_cut_at_any_places(sizes: list[int], data: st.DataObject) -> None:
+    whole = np.concatenate([block["number"] for block in blocks_of(sizes)])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    taker = RowTaker(blocks_of(sizes))
+    for first, end in itertools.pairwise([0, *cuts, len(whole)]):
+        taken = taker.take(end - first)
+        np.testing.assert_array_equal(taken["number"], whole[first:end])
+        assert taken["name"].tolist() == [f"row {n}" for n in whole[first:end]]
+    with pytest.raises(RuntimeError, match="ended 1 pairs too early"):
+        taker.take(1)
+
+
+def test_row_taker_asked_for_more_than_there_is_says_how_many_are_missing() -> None:
+    with pytest.raises(RuntimeError, match="ended 3 pairs too early"):
+        RowTaker(blocks_of([2, 5])).take(10)
