@@ -78,7 +78,7 @@ def test_image_training_is_three_forwards_but_for_the_stem(model: Any, counted: 
 
 
 def test_text_training_is_about_three_forwards(counted: PairFlops) -> None:
-    # Attention recomputes its scores in the backward pass, so slightly more; measured 3.03.
+    # Attention recomputes its scores in the backward pass, so slightly more; measured 3.020.
     assert 3.0 <= counted.train_text / counted.score_text <= 3.1
 
 
@@ -94,7 +94,7 @@ def test_vision_transformer_forward_is_the_formula_at_its_own_image_size() -> No
     blocks = text_forward(layers=12, width=width, tokens=tokens, embed=EMBED)  # ends in one token's projection too
     counted = pair_flops(build_model(config, seed=0), SIZE, CONTEXT)
     assert counted.score_image == embedding + blocks
-    assert 2.9 <= counted.train_image / counted.score_image <= 3.1
+    assert 2.9 <= counted.train_image / counted.score_image <= 3.1  # measured 2.982
 
 
 def test_counting_leaves_the_model_as_it_was(model: Any) -> None:

@@ -172,9 +172,11 @@ def salt_for(out: str) -> str:
     if storage.is_remote(uri):
         storage.write_bytes(uri, salt.encode())
     else:
-        descriptor = os.open(Path(uri), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
+        part = Path(f"{uri}.part")
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(salt)
+        part.replace(uri)
     return salt
 
 
