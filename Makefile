@@ -9,11 +9,12 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# uv installs the lock in seconds; where it is not on the PATH, the environment brings its own.
+# uv installs the lock in seconds, and compiles it once: every Ray worker imports it anew. Where uv is not on the PATH,
+# the environment brings its own.
 $(STAMP): requirements.lock pyproject.toml
 	command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	test -x $(BIN)/python || $(UV) venv --quiet --python ">=3.11,<3.13" $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -14,8 +14,8 @@ from chexray.platform.config import Runtime
 from chexray.platform.errors import UsageError
 
 OBJECT_STORE_BYTES = 1_000_000_000
-SPARE_CPUS = 2
-"""Logical CPUs beyond the trainers': without them the tasks that feed a trainer would wait for it for ever."""
+SPARE_CPUS = 1
+"""Logical CPUs beyond the trainers': without one the tasks that feed a trainer would wait for it for ever."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def start_local(runtime: Runtime) -> None:
     cores = runtime.cpus or os.cpu_count() or 1
     ray.init(
         address="local",
-        num_cpus=max(cores, runtime.workers) + SPARE_CPUS,
+        num_cpus=max(cores, runtime.workers + SPARE_CPUS),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=True,
         dashboard_host="127.0.0.1",

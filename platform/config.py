@@ -147,6 +147,7 @@ class TrainConfig(_Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="'auto': bfloat16 on a GPU that has it, else float32"
     )
+    augment: float = Field(0.0, ge=0, le=0.5, description="strength of random shift, scale, turn and brightness")
     checkpoint_epochs: Positive = Field(1, description="epochs between resumable checkpoints")
     checkpoints_kept: Positive = 2
     shuffle_shards: int = Field(8, ge=1, description="shards that are shuffled together; bounds memory")

@@ -20,8 +20,6 @@ import torch
 from chexray.platform.config import Runtime
 from chexray.platform.corpus.order import EpochSteps, Window
 from chexray.platform.corpus.reading import read_window
-from chexray.platform.model.checkpoint import load_checkpoint
-from chexray.platform.model.encoder import encode
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,17 @@ class _Encoder:
     """The encoding actor: holds a checkpoint; decoded pairs in, embeddings out."""
 
     def __init__(self, checkpoint: str, gpu: bool, sharing: int) -> None:
+        # open_clip takes seconds to import, which the decoding tasks of this module can do without.
+        from chexray.platform.model.checkpoint import load_checkpoint
+
         self.device = "cuda" if gpu else "cpu"
         if not gpu:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
         self.checkpoint = load_checkpoint(checkpoint, self.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        from chexray.platform.model.encoder import encode
+
         image = torch.from_numpy(batch["image"]).to(self.device)
         token = self.checkpoint.tokenize(batch["report"].tolist()).to(self.device)
         with torch.inference_mode():

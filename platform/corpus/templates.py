@@ -1,4 +1,9 @@
-"""Reports for datasets that have labels only: short texts that say what the labels say, and nothing else."""
+"""Reports for datasets that have labels only: short texts that say what the labels say, and nothing else.
+
+Absent findings are named where nothing is present, and wordings are few. A small text tower that learns from nothing
+otherwise takes "no mass" in the report of a pneumonia for a sign of pneumonia, and learns phrasings by heart: see
+docs/results.md.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +16,19 @@ POSITIVE = (
     "There {is} {a_name}.",
     "{Name} {is} present.",
     "{Name} {is} seen.",
-    "Evidence of {name}.",
     "There is evidence of {name}.",
-    "Findings are consistent with {name}.",
-    "The radiograph shows {name}.",
 )
 NEGATIVE = (
     "No {name}.",
     "There {is} no {name}.",
     "No evidence of {name}.",
-    "There is no evidence of {name}.",
     "No {name} {is} seen.",
-    "No {name} {is} present.",
-    "Negative for {name}.",
 )
 NO_FINDINGS = (
     "No finding.",
-    "No findings.",
     "There is no finding.",
     "No finding is seen.",
-    "There is no acute finding.",
-    "No significant finding.",
     "Normal chest radiograph.",
-    "Unremarkable chest radiograph.",
-    "No abnormality is seen.",
-    "The radiograph is normal.",
 )
 ABNORMAL = ("There is a finding.", "Abnormal chest radiograph.", "The radiograph is not normal.")
 
@@ -63,7 +56,7 @@ class _Draws:
 
 
 def write_report(labels: dict[str, bool | None], sample_id: str, seed: int = 0) -> str:
-    """A report of one to a few sentences: every present finding, some of the absent ones, in a varied order.
+    """A report of one to a few sentences: every present finding or, where none is, some of the absent ones.
 
     `labels` maps a finding (underscores are read as spaces) to present, absent or None (unknown: never
     mentioned). `No Finding` present gives a sentence that says so, unless another finding is present too;
@@ -79,7 +72,8 @@ def write_report(labels: dict[str, bool | None], sample_id: str, seed: int = 0) 
     if not present and labels.get(NO_FINDING) is not None:
         options = NO_FINDINGS if labels[NO_FINDING] else ABNORMAL
         sentences.append(draws.choose(options, "no finding"))
-    sentences += _absent_sentences(absent, draws, at_least=0 if sentences else 1)
+    if not present:
+        sentences += _absent_sentences(absent, draws, at_least=1)
     return " ".join(draws.shuffled(sentences, "order"))
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+# CLIP's (Radford et al. 2021). Written out: open_clip takes seconds to import, and decoding tasks start often.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 PREPROCESS_CFG = {
-    "mean": list(OPENAI_DATASET_MEAN),
-    "std": list(OPENAI_DATASET_STD),
+    "mean": list(CLIP_MEAN),
+    "std": list(CLIP_STD),
     "interpolation": "bicubic",
     "resize_mode": "longest",
     "fill_color": 0,
@@ -44,7 +47,7 @@ def fit_square(image_1HW: torch.Tensor, size: int) -> torch.Tensor:
 
 def normalise(image_BHW: torch.Tensor) -> torch.Tensor:
     """[B, 3, H, W] float32 from [B, H, W] uint8, on the device that the pixels are on."""
-    mean = torch.tensor(OPENAI_DATASET_MEAN, device=image_BHW.device).view(1, 3, 1, 1)
-    std = torch.tensor(OPENAI_DATASET_STD, device=image_BHW.device).view(1, 3, 1, 1)
+    mean = torch.tensor(CLIP_MEAN, device=image_BHW.device).view(1, 3, 1, 1)
+    std = torch.tensor(CLIP_STD, device=image_BHW.device).view(1, 3, 1, 1)
     grey_B1HW = image_BHW.unsqueeze(1).to(torch.float32) / 255
     return (grey_B1HW - mean) / std

@@ -44,9 +44,10 @@ def start_engine(model: nn.Module, config: TrainConfig, world: int, device: torc
     import deepspeed
 
     if device.type == "cpu":
-        _leave_shared_memory_op_out(deepspeed)
+        _leave_shared_memory_op_out()
     groups = parameter_groups(model, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+    betas = (config.beta1, config.beta2)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=engine_config(config, world), dist_init_required=False
     )
@@ -75,8 +76,12 @@ def load_state(engine: Any, folder: Path) -> dict[str, Any]:
     return dict(client_state)
 
 
-def _leave_shared_memory_op_out(deepspeed: Any) -> None:
-    """Gloo does the collectives: DeepSpeed's own shared-memory kernel would be compiled for a minute at first start."""
-    from deepspeed.ops.op_builder import ShareMemCommBuilder  # CPU's builder under DS_ACCELERATOR=cpu
+def _leave_shared_memory_op_out() -> None:
+    """Gloo does the collectives: DeepSpeed's own shared-memory kernel would be compiled for a minute at first start.
 
-    deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+    Its build is gated by this table of usable ops alone (deepspeed/comm/torch.py), which is filled lazily, by probing
+    every op for seconds, unless it is there already.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__dict__["__compatible_ops__"] = {"deepspeed_shm_comm": False}

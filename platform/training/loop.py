@@ -21,6 +21,7 @@ from chexray.platform.errors import ChexrayError
 from chexray.platform.model.contrastive import global_info_nce
 from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
+from chexray.platform.training.augment import augment
 from chexray.platform.training.schedule import learning_rate
 
 
@@ -69,7 +70,7 @@ def train_steps(
         lr = learning_rate(batch.step, total_steps, config)
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
-        loss, scale = _step(engine, tokenize, batch, device, autocast)
+        loss, scale = _step(engine, tokenize, batch, config, device, autocast)
         if not np.isfinite(loss):
             raise ChexrayError(
                 f"step {batch.step}: the loss is {loss}; lower train.lr, or look at the batch's pairs: "
@@ -89,9 +90,12 @@ def autocast_of(config: TrainConfig, device: torch.device) -> AbstractContextMan
     return nullcontext()
 
 
-def _step(engine: Any, tokenize: Tokenizer, batch: Batch, device: torch.device, autocast: Any) -> tuple[float, float]:
+def _step(
+    engine: Any, tokenize: Tokenizer, batch: Batch, config: TrainConfig, device: torch.device, autocast: Any
+) -> tuple[float, float]:
     """One optimizer step on the global batch. Returns its loss and the inverse temperature before the step."""
     image = torch.from_numpy(batch.image).to(device, non_blocking=True)
+    image = augment(image, batch.sample_id, config.augment, config.seed, batch.epoch)
     token = tokenize(list(batch.report)).to(device, non_blocking=True)
     with autocast:
         image_bD, text_bD, logit_scale = engine(normalise(image), token)
