@@ -1,4 +1,4 @@
-"""The files of a subset: which pairs were kept and why, and the kept pairs as a compact corpus."""
+"""The table of a subset: which pairs were kept, and why."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from chexray.curation.selection import Band
 from chexray.curation.stream import Curated
-from chexray.platform import storage
-from chexray.platform.corpus.shards import read_table, write_table
 
 SUBSET_SCHEMA = pa.schema(
     [
@@ -45,11 +42,3 @@ def subset_table(
         "kept": selection.keep_B.numpy()[order],
     }
     return pa.table({**rows, **values}, schema=SUBSET_SCHEMA)
-
-
-def write_compact_shard(corpus: str, out: str, shard: str, kept_ids: frozenset[str]) -> int:
-    """Write the kept rows of one shard below `out`, in their order. Returns how many there are."""
-    table = read_table(storage.join(corpus, shard))
-    kept = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sorted(kept_ids), pa.string())))
-    write_table(storage.join(out, shard), kept)
-    return int(kept.num_rows)

@@ -14,14 +14,14 @@ from safetensors.torch import save
 from chexray.cluster.local import ray_session
 from chexray.curation.audit import audit_subset
 from chexray.curation.stream import curate_stream, random_keep
-from chexray.curation.subset import subset_table, write_compact_shard
+from chexray.curation.subset import subset_table
 from chexray.jobs.pretrain import pretrain
 from chexray.jobs.progress import bar
 from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.corpus.shards import read_columns, require_shards, write_table
+from chexray.platform.corpus.shards import read_columns, require_shards, write_compact_shard, write_table
 from chexray.platform.ledger import pair_flops
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint, write_uids
 from chexray.platform.model.encoder import build_model

@@ -19,6 +19,14 @@ from chexray.platform.artifacts import Manifest
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.summary import number, span
 
+DEMO_SETTINGS = (
+    "ingest.test_share=0.4",
+    "ingest.validation_share=0.05",
+    "train.epochs=5",
+    "train.checkpoint_epochs=5",
+    "evaluate.min_positives=3",
+)
+"""Sized for a few minutes on 2 cores: a short training, and a test split in which rare findings occur at all."""
 RUNS = ("curated", "random", "full")
 METRICS = {
     "mean_auroc": "mean AUROC",

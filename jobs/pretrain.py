@@ -14,7 +14,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from chexray.cluster.local import ray_session
 from chexray.jobs.failures import cause_of
 from chexray.jobs.progress import bar
-from chexray.jobs.train_worker import feed_of, train_worker
+from chexray.jobs.train_entry import train_entry
+from chexray.jobs.train_worker import feed_of
 from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage, read_manifest, require_same_corpus
 from chexray.platform.cli import run_job
@@ -81,7 +82,7 @@ def _fit(settings: dict[str, Any], stage: Stage, recipe: Recipe, runtime: Runtim
     fs, path = storage.arrow_filesystem(stage.path(STATE_FOLDER))
     resources = {"GPU": 1.0} if runtime.gpu else {"CPU": 1.0}
     trainer = TorchTrainer(
-        train_worker,
+        train_entry,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if runtime.gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(

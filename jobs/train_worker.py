@@ -1,4 +1,4 @@
-"""What every worker of a pretraining run does. Ray Train calls `train_worker` on each."""
+"""What every worker of a pretraining run does. `chexray.jobs.train_entry` calls it on each."""
 
 from __future__ import annotations
 

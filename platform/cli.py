@@ -143,13 +143,14 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder for all that the demo writes.")] = "demo-out",
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
-    pairs: Annotated[int, typer.Option(min=200, help="Synthetic pairs to draw.")] = 3000,
+    pairs: Annotated[int, typer.Option(min=200, help="Synthetic pairs to draw.")] = 1500,
     json_: Json = False,
 ) -> None:
     """Run the whole path on synthetic radiographs: curated against random against full."""
+    from chexray.jobs.demo import DEMO_SETTINGS
     from chexray.jobs.demo import demo as run
 
-    run(load_recipe(recipe, set_), out, pairs, json_)
+    run(load_recipe(recipe, [*DEMO_SETTINGS, *(set_ or [])]), out, pairs, json_)
 
 
 def main() -> None:

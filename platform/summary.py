@@ -40,12 +40,11 @@ def result_rows(uri: str, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("benchmark", "metric", "finding", "value", "95 % interval", "n", "positives", box=None)
+    """One line a result, narrow enough for a terminal of 80 columns."""
+    table = Table("result", "value", "95 % interval", "n", "positives", box=None)
     for row in rows:
         table.add_row(
-            row["benchmark"],
-            row["metric"],
-            row["finding"] or "",
+            f"{row['metric']} {row['finding'] or ''}".strip().replace("_", " "),
             number(row["value"]),
             span(row["low"], row["high"]),
             str(row["n"]),

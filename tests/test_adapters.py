@@ -242,7 +242,8 @@ def test_folder_without_patient_ids_makes_each_image_its_own_patient(tmp_path: P
 )
 def test_folder_path_that_leaves_the_root_is_rejected(tmp_path: Path, path: str) -> None:
     write(tmp_path, {"secret.png": "", "data/images/a.png": "", "data/a.csv": f"path,report\n{path},Clear.\n"})
-    assert rejects_of(listed("folder", tmp_path / "data")) == [(path, "image path outside the root")]
+    rejects = [(path, "image path outside the root"), ("images/a.png", "image without a row")]
+    assert rejects_of(listed("folder", tmp_path / "data")) == rejects
 
 
 def test_folder_rows_that_are_no_pairs_are_rejected_with_their_reason(tmp_path: Path) -> None:
@@ -326,3 +327,11 @@ def test_read_table_in_either_encoding_keeps_accents_and_lines(
         found = read_table(str(tmp_path / "a.csv"))
     assert (found.rows[0]["name"], found.columns, found.encoding) == (text, ("name",), encoding)
     assert ("read as Latin-1" in caplog.text) == (encoding == "latin-1")
+
+
+def test_folder_image_without_a_row_is_rejected_and_masks_are_not(tmp_path: Path) -> None:
+    for name in ("a.png", "stray.JPG", "notes.txt", "masks/a__lungs.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.csv").write_text("path,report\na.png,No finding.\n")
+    assert rejects_of(listed("folder", tmp_path)) == [("stray.JPG", "image without a row")]

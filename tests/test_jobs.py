@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from chexray.jobs.curate import curate
+from chexray.jobs.demo import demo
 from chexray.jobs.evaluate import evaluate, read_results
 from chexray.jobs.ingest import ingest
 from chexray.jobs.pretrain import pretrain
@@ -84,6 +85,13 @@ def subset(folder: Path, corpus: str, checkpoint: str) -> str:
     return out
 
 
+@pytest.fixture(scope="module")
+def scores(folder: Path, corpus: str, checkpoint: str) -> str:
+    out = str(folder / "scores")
+    evaluate(small(), checkpoint, corpus, out)
+    return out
+
+
 def test_ingest_loses_no_pair_without_a_reason_and_keeps_patients_in_one_split(corpus: str) -> None:
     counts = read_manifest(corpus, "corpus").counts
     rejects = read_table(f"{corpus}/rejects.parquet")
@@ -118,7 +126,7 @@ def test_pretrain_two_workers_follow_the_trajectory_of_one(folder: Path, corpus:
     assert len(one) == len(two) >= 20
     difference = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True))
     print(f"worst difference of the loss over {len(one)} steps: {difference:.2e}")
-    assert difference < 2e-4  # worst seen in float32: see docs/method.md
+    assert difference < 1e-5  # worst seen in float32: 7.2e-7
     assert [a["pairs"] for a in one] == [b["pairs"] for b in two]
 
 
@@ -161,10 +169,9 @@ def test_curate_keeps_the_target_at_any_super_batch_and_any_number_of_scorers(
     curate(small("curate.keep=0.3"), corpus, two, scorer=checkpoint, runtime=Runtime(workers=2))
     first, second = (read_table(f"{uri}/subset.parquet") for uri in (subset, two))
     assert first.equals(second)
-    for size in (32, 512):
-        out = str(folder / f"subset-{size}")
-        curate(small("curate.keep=0.3", f"curate.super_batch={size}"), corpus, out, scorer=checkpoint)
-        assert abs(read_manifest(out).counts["kept"] / pairs - 0.3) <= 0.005
+    out = str(folder / "subset-32")
+    curate(small("curate.keep=0.3", "curate.super_batch=32"), corpus, out, scorer=checkpoint)
+    assert abs(read_manifest(out).counts["kept"] / pairs - 0.3) <= 0.005
 
 
 def test_curate_writes_the_kept_rows_as_a_compact_corpus_and_their_ids(corpus: str, subset: str) -> None:
@@ -196,10 +203,8 @@ def test_subset_of_another_corpus_is_refused(folder: Path, corpus: str, subset: 
         pretrain(small(), other, str(folder / "never"), subset)
 
 
-def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(folder: Path, corpus: str, checkpoint: str) -> None:
-    out = str(folder / "scores")
-    evaluate(small(), checkpoint, corpus, out)
-    results = read_results(out)
+def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(corpus: str, checkpoint: str, scores: str) -> None:
+    results = read_results(scores)
     rows = read_columns(corpus, ["sample_id", "image", "report", "labels"], "test").to_pylist()
     loaded = load_checkpoint(checkpoint)
     pixels = torch.from_numpy(np.stack([model_pixels(row["image"], loaded.image_size) for row in rows]))
@@ -215,28 +220,40 @@ def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(folder: Path, cor
     assert found["low"] <= found["value"] <= found["high"]
     assert found["seen_in_training"] == 0.0
     assert {r["metric"] for r in results if r["benchmark"] == "retrieval"} >= {"image_to_text_recall@10"}
-    predictions = read_table(f"{out}/predictions.parquet")
+    predictions = read_table(f"{scores}/predictions.parquet")
     assert predictions.num_rows == len(rows) * len({r["finding"] for r in results if r["finding"]})
 
 
-def test_path_on_s3_gives_what_the_local_path_gives(folder: Path, corpus: str, s3: str) -> None:
-    root = f"{s3}/path"
-    recipe = small("train.epochs=1", "curate.keep=0.3")
+def test_path_on_s3_gives_what_the_local_path_gives(
+    folder: Path, corpus: str, checkpoint: str, subset: str, scores: str, s3: str
+) -> None:
+    """Patients' ids are salted anew in every corpus, and the draws of the intervals follow them: values are compared."""
+    root, recipe = f"{s3}/path", small("curate.keep=0.3")
     ingest(recipe, "synthetic", str(folder / "source"), f"{root}/corpus", {"count": PAIRS, "size": 96})
     columns = ["sample_id", "image", "report", "labels", "split"]
     assert read_columns(f"{root}/corpus", columns).equals(read_columns(corpus, columns))
-    scorer = str(folder / "one-epoch")
-    pretrain(recipe, corpus, scorer)
-    pretrain(recipe, f"{root}/corpus", f"{root}/scorer")
-    name = "open_clip_model.safetensors"
-    assert storage.read_bytes(f"{root}/scorer/{name}") == Path(scorer, name).read_bytes()
-    curate(recipe, f"{root}/corpus", f"{root}/subset", scorer=f"{root}/scorer")
-    curate(recipe, corpus, str(folder / "local-subset"), scorer=scorer)
-    kept = [storage.read_bytes(f"{uri}/kept.npy") for uri in (f"{root}/subset", str(folder / "local-subset"))]
-    assert kept[0] == kept[1]
-    evaluate(recipe, f"{root}/scorer", f"{root}/corpus", f"{root}/scores")
-    evaluate(recipe, scorer, corpus, str(folder / "local-scores"))
-    assert read_results(f"{root}/scores") == read_results(str(folder / "local-scores"))
+    pretrain(recipe, f"{root}/corpus", f"{root}/model")
+    weights = "open_clip_model.safetensors"
+    assert storage.read_bytes(f"{root}/model/{weights}") == Path(checkpoint, weights).read_bytes()
+    curate(recipe, f"{root}/corpus", f"{root}/subset", scorer=f"{root}/model")
+    assert storage.read_bytes(f"{root}/subset/kept.npy") == Path(subset, "kept.npy").read_bytes()
+    evaluate(recipe, f"{root}/model", f"{root}/corpus", f"{root}/scores")
+    found, expected = (
+        [{key: value for key, value in row.items() if key not in ("low", "high")} for row in read_results(uri)]
+        for uri in (f"{root}/scores", scores)
+    )
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_demo_runs_the_whole_path_and_compares_three_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = demo(small("train.epochs=1"), str(folder / "demo"), 200)
+    assert [row["run"] for row in rows] == ["curated", "random", "full"]
+    curated, random, full = rows
+    assert curated["pairs"] == random["pairs"] < full["pairs"]
+    assert random["compute_vs_full"] < curated["compute_vs_full"]
+    assert full["compute_vs_full"] == 1.0
+    assert "mean AUROC" in capsys.readouterr().out
 
 
 def _wait_for(found: Callable[[], Path | None], run: Future[Any], seconds: float = 300) -> Path | None:

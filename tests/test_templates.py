@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chexray.platform.corpus.adapters.nih import FINDINGS
-from chexray.platform.corpus.templates import ABNORMAL, MAX_NEGATIVES, POSITIVE, NO_FINDINGS, write_report
+from chexray.platform.corpus.templates import ABNORMAL, MAX_NEGATIVES, NO_FINDINGS, POSITIVE, write_report
 
 labels_of = st.dictionaries(
     st.sampled_from([*FINDINGS, "Support Devices", "Lung Lesion"]), st.sampled_from([True, False, None])
@@ -97,7 +97,7 @@ def test_report_with_another_sample_or_seed_varies_and_repeats_exactly() -> None
     labels = {"Edema": True, "Mass": False, "Hernia": False}
     assert write_report(labels, "a", 1) == write_report(labels, "a", 1)
     assert len({write_report(labels, str(i)) for i in range(50)}) == len(POSITIVE)
-    assert len({write_report(labels, "a", seed) for seed in range(50)}) > 20
+    assert len({write_report(labels, "a", seed) for seed in range(50)}) == len(POSITIVE)
 
 
 @pytest.mark.parametrize("labels", [{}, {"Edema": None, "No Finding": None}])

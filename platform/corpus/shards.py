@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from chexray.platform import storage
@@ -80,6 +81,14 @@ def read_columns(corpus: str, columns: Sequence[str], split: Split | None = None
     if not tables:
         return pa.schema([CORPUS_SCHEMA.field(name) for name in columns]).empty_table()
     return pa.concat_tables(tables)
+
+
+def write_compact_shard(corpus: str, out: str, shard: str, kept_ids: frozenset[str]) -> int:
+    """Write the kept rows of one shard below `out`, in their order. Returns how many there are."""
+    table = read_table(storage.join(corpus, shard))
+    kept = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(sorted(kept_ids), pa.string())))
+    write_table(storage.join(out, shard), kept)
+    return int(kept.num_rows)
 
 
 def write_rejects(uri: str, rejects: Sequence[dict[str, str | None]]) -> None:

@@ -52,6 +52,7 @@ _SPLITS: dict[str, Split | None] = {
 }
 _SEXES: dict[str, Literal["F", "M"]] = {"f": "F", "female": "F", "m": "M", "male": "M"}
 _MAX_AGE = 120
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".bmp", ".tif", ".tiff")
 _DRIVE_OR_SCHEME = re.compile(r"[A-Za-z]:|[A-Za-z0-9+.-]+://")
 
 
@@ -88,7 +89,7 @@ class FolderAdapter:
         return self.dataset
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
-        """A pair or a reject for every row. Images that no row names are left alone."""
+        """A pair or a reject for every row, and a reject for every image that no row names."""
         check_root(self.root)
         table = read_table(self._csv_uri())
         columns = self._columns(table)
@@ -110,6 +111,12 @@ class FolderAdapter:
                 known = {label: _read_label(where, label, row[label]) for label in labels}
                 yield self._pair(where, cells, path, known, masks.get(PurePosixPath(path).stem, {}))
             seen.add(path or "")
+        for path in sorted(files - seen):
+            if path.lower().endswith(IMAGE_SUFFIXES) and not self._is_mask(path):
+                yield Reject(path, "image without a row")
+
+    def _is_mask(self, path: str) -> bool:
+        return self.masks is not None and path.startswith(f"{self.masks.rstrip('/')}/")
 
     def _pair(
         self,
