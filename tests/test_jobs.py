@@ -227,7 +227,7 @@ def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(corpus: str, chec
 def test_path_on_s3_gives_what_the_local_path_gives(
     folder: Path, corpus: str, checkpoint: str, subset: str, scores: str, s3: str
 ) -> None:
-    """Patients' ids are salted anew in every corpus, and the draws of the intervals follow them: values are compared."""
+    """Patients' ids are salted anew in every corpus, so intervals are drawn anew too: values are compared."""
     root, recipe = f"{s3}/path", small("curate.keep=0.3")
     ingest(recipe, "synthetic", str(folder / "source"), f"{root}/corpus", {"count": PAIRS, "size": 96})
     columns = ["sample_id", "image", "report", "labels", "split"]
