@@ -26,6 +26,7 @@ def ray_session(runtime: Runtime) -> Iterator[None]:
     session. Does nothing where this process is connected already.
     """
     if ray.is_initialized():
+        require_resources(runtime)
         yield
         return
     quiet()
@@ -38,9 +39,19 @@ def ray_session(runtime: Runtime) -> Iterator[None]:
     else:
         start_local(runtime)
     try:
+        require_resources(runtime)
         yield
     finally:
         ray.shutdown()
+
+
+def require_resources(runtime: Runtime) -> None:
+    """Raise `UsageError` where Ray does not have what the workers need: it would wait for it without a word."""
+    name, needed = ("GPU", runtime.workers) if runtime.gpu else ("CPU", runtime.workers + SPARE_CPUS)
+    have = ray.cluster_resources().get(name, 0)
+    if have < needed:
+        flags = f"--workers {runtime.workers}" + (" --gpu" if runtime.gpu else "")
+        raise UsageError(f"{flags}: needs {needed} {name}s, Ray has {have:g}")
 
 
 def start_local(runtime: Runtime) -> None:

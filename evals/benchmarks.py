@@ -67,6 +67,8 @@ class Result:
 
 
 def check_benchmarks(names: Sequence[str]) -> None:
+    if not names:
+        raise UsageError(f"--benchmarks: none given; allowed: {', '.join(BENCHMARKS)}")
     for name in names:
         if name not in BENCHMARKS:
             raise UsageError(f"--benchmarks {name}: unknown; allowed: {', '.join(BENCHMARKS)}")

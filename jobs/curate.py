@@ -22,6 +22,7 @@ from chexray.platform.artifacts import Manifest, Stage
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import read_columns, require_shards, write_compact_shard, write_table
+from chexray.platform.errors import UsageError
 from chexray.platform.ledger import pair_flops
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint, write_uids
 from chexray.platform.model.encoder import build_model
@@ -67,11 +68,13 @@ def curate(
                 size, batch = checkpoint.image_size, recipe.evaluate.batch
                 curated = curate_stream(corpus, shards, used, size, batch, recipe.curate, runtime, reporter)
             table = subset_table(pairs, curated=curated)
-            per_pair = pair_flops(checkpoint.model, size, recipe.model.text.context_length)
+            per_pair = pair_flops(checkpoint.model, size, checkpoint.context_length)
             cost["scoring_flops"] = per_pair.score * len(pairs)
             cost["total_flops"] = cost["warmup_flops"] + cost["scoring_flops"]
             storage.write_bytes(stage.path("prototypes.safetensors"), save({"prototypes": curated.prototype_KE}))
         kept_ids = table.filter(table["kept"])["sample_id"].to_pylist()
+        if not kept_ids:
+            raise UsageError(f"curate.keep={recipe.curate.keep}: keeps none of the {len(pairs)} pairs to train on")
         _write_compact_corpus(corpus, stage, [shard.path for shard in shards], kept_ids)
     write_table(stage.path("subset.parquet"), table)
     write_uids(stage.path("kept.npy"), kept_ids)

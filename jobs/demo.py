@@ -16,6 +16,7 @@ from chexray.jobs.ingest import ingest
 from chexray.jobs.pretrain import pretrain
 from chexray.jobs.progress import console
 from chexray.platform.artifacts import Manifest
+from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.summary import number, span
 
@@ -44,7 +45,7 @@ def demo(recipe: Recipe, out: str, pairs: int, as_json: bool = False) -> list[di
     corpus, runtime = str(folder / "corpus"), Runtime()
     with ray_session(runtime):
         _say(f"drawing and ingesting {pairs} synthetic pairs")
-        ingest(recipe, "synthetic", str(folder / "source"), corpus, {"count": pairs}, runtime)
+        ingest(recipe, "synthetic", str(folder / f"source-{pairs}"), corpus, {"count": pairs}, runtime)
         for name in RUNS:
             subset = None if name == "full" else str(folder / "subset" / name)
             if subset:
@@ -98,3 +99,7 @@ def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
 
 def _say(what: str) -> None:
     console.print(f"[dim]demo:[/dim] {what}", highlight=False)
+
+
+if __name__ == "__main__":
+    run_job("demo")

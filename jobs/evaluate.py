@@ -20,8 +20,8 @@ from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.corpus.shards import require_shards, write_table
-from chexray.platform.errors import ChexrayError
+from chexray.platform.corpus.shards import read_columns, require_shards, write_table
+from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -51,6 +51,8 @@ def evaluate(
     read_manifest(corpus, "corpus")
     checkpoint, corpus = storage.resolve(checkpoint), storage.resolve(corpus)
     pairs = sum(shard.pairs for shard in require_shards(corpus, recipe.evaluate.split))
+    if "zero_shot" in benchmarks and not any(read_columns(corpus, ["labels"])["labels"].to_pylist()):
+        raise UsageError(f"{corpus}: its pairs have no labels, which zero_shot needs; give --benchmarks retrieval")
     stage = Stage(out, "scores", settings, inputs, overwrite=overwrite)
     if done := stage.begin():
         return done
@@ -61,10 +63,6 @@ def evaluate(
     context = {"split": recipe.evaluate.split, "seed": recipe.evaluate.seed, "seen_in_training": seen}
     results: list[dict[str, Any]] = []
     if "zero_shot" in benchmarks:
-        if not split.findings:
-            raise ChexrayError(
-                f"{corpus}: its pairs have no labels, which zero_shot needs; leave it out of --benchmarks"
-            )
         found, predictions = evaluate_zero_shot(split, lambda texts: _encode_texts(loaded, texts), recipe.evaluate)
         results += [{**result.as_dict(), **context} for result in found]
         write_table(stage.path("predictions.parquet"), predictions)

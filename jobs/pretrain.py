@@ -22,7 +22,7 @@ from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.errors import ChexrayError, UsageError
-from chexray.platform.ledger import pair_flops, training_cost
+from chexray.platform.ledger import PairFlops, pair_flops, training_cost
 from chexray.platform.model.checkpoint import TRAINED_ON_FILE, write_uids
 from chexray.platform.model.encoder import build_model
 
@@ -50,10 +50,15 @@ def pretrain(
     stage = Stage(out, "checkpoint", recipe.model_dump(include={"model", "train"}), inputs, overwrite=overwrite)
     pairs = storage.resolve(storage.join(subset, "corpus") if subset else corpus)
     feed = feed_of(pairs, recipe.model, recipe.train)
-    if feed.epoch_steps.pairs < runtime.workers:
-        raise UsageError(f"--workers {runtime.workers}: only {feed.epoch_steps.pairs} pairs to train on")
+    smallest = feed.epoch_steps.pairs // feed.epoch_steps.steps
+    if smallest < runtime.workers:
+        raise UsageError(
+            f"--workers {runtime.workers}: a step has only {smallest} pairs; use fewer workers or a larger "
+            "train.global_batch"
+        )
     if done := stage.begin():
         return done
+    per_pair = _pair_flops(recipe)
     with ray_session(runtime), bar("pretrain", feed.total_steps) as reporter:
         settings = {
             "model": recipe.model.model_dump(),
@@ -65,16 +70,21 @@ def pretrain(
         _fit(settings, stage, recipe, runtime)
     ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
     write_uids(stage.path(TRAINED_ON_FILE), ids)
-    model = build_model(
-        recipe.model.model_copy(update={"vision": recipe.model.vision.model_copy(update={"weights": None})}),
-        0,
-    )
-    per_pair = pair_flops(model, recipe.model.vision.image_size, recipe.model.text.context_length)
     before = int(read_manifest(subset).cost["total_flops"]) if subset else 0
     cost = training_cost(per_pair, len(ids), recipe.train.epochs, before=before)
     full_pairs = read_manifest(corpus).counts["pairs_by_split"]["train"]
     cost["compute_vs_full"] = cost["total_flops"] / (per_pair.train * full_pairs * recipe.train.epochs)
     return stage.finish({"pairs": len(ids), "epochs": recipe.train.epochs, "steps": feed.total_steps}, cost)
+
+
+def _pair_flops(recipe: Recipe) -> PairFlops:
+    """Counted on a model with drawn weights: which they are makes no difference, and none are fetched."""
+    blank = {
+        "vision": recipe.model.vision.model_copy(update={"weights": None}),
+        "text": recipe.model.text.model_copy(update={"hf_weights": False}),
+    }
+    model = build_model(recipe.model.model_copy(update=blank), 0)
+    return pair_flops(model, recipe.model.vision.image_size, recipe.model.text.context_length)
 
 
 def _fit(settings: dict[str, Any], stage: Stage, recipe: Recipe, runtime: Runtime) -> None:

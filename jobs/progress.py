@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 console = Console(stderr=True)
@@ -52,8 +52,7 @@ def bar(what: str, total: int) -> Iterator[Reporter]:
 
         def poll() -> None:
             while not stop.wait(_POLL_SECONDS):
-                done, note = ray.get(board.read.remote())
-                bars.update(task, completed=done, note=note)
+                _show(bars, task, board)
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
@@ -62,9 +61,16 @@ def bar(what: str, total: int) -> Iterator[Reporter]:
         finally:
             stop.set()
             thread.join()
-            done, note = ray.get(board.read.remote())
-            bars.update(task, completed=done, note=note)
+            _show(bars, task, board)
             ray.kill(board)
+
+
+def _show(bars: Bars, task: TaskID, board: Any) -> None:
+    try:
+        done, note = ray.get(board.read.remote(), timeout=5)
+    except ray.exceptions.RayError:  # the board's node is gone: progress is never worth a job
+        return
+    bars.update(task, completed=done, note=note)
 
 
 def _bars() -> Bars:

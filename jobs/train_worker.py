@@ -42,6 +42,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     engine = start_engine(build_model(model_config, config.seed).to(device), config, world, device)
     history: list[dict[str, Any]] = []
     first_epoch = _resume(engine, world, history)
+    # Dropout, in towers that have it, draws anew on every worker and after every start.
+    torch.manual_seed(hash((config.seed, rank, first_epoch)) % 2**32)
 
     def on_step(record: StepRecord, batch: Batch) -> None:
         history.append(asdict(record))

@@ -124,6 +124,9 @@ class Stage:
         }
         if source:
             self.inputs["source"], self.input_fingerprints["source"] = source
+        for role, used in self.inputs.items():
+            if f"{used}/".startswith(f"{self.uri}/"):
+                raise UsageError(f"--out {self.uri}: holds this run's own {role} ({used}); choose another folder")
         self.fingerprint = fingerprint(kind, self.config, self.input_fingerprints)
         self.overwrite = overwrite
         self.resumed = False

@@ -177,7 +177,10 @@ def _options(given: list[str] | None) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--option {text}: expected key=value")
-        options[key] = yaml.safe_load(value)
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--option {text}: {value!r} is not a YAML value (quote it?)") from error
     return options
 
 

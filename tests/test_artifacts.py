@@ -248,3 +248,13 @@ def test_manifest_file_is_sorted_json_that_any_tool_reads(tmp_path: Path) -> Non
     written(corpus_stage(str(tmp_path / "out")))
     text = (tmp_path / "out" / "manifest.json").read_text()
     assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_stage_whose_output_holds_its_own_input_is_refused_even_with_overwrite(tmp_path: Path) -> None:
+    corpus = Stage(str(tmp_path / "run" / "corpus"), "corpus", {}, source=("raw", "digest"))
+    corpus.begin()
+    corpus.finish({})
+    for out in (tmp_path / "run" / "corpus", tmp_path / "run"):
+        with pytest.raises(UsageError, match="holds this run's own corpus"):
+            Stage(str(out), "subset", {}, {"corpus": (corpus.uri, "corpus")}, overwrite=True)
+    assert (tmp_path / "run" / "corpus" / "manifest.json").exists()

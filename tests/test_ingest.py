@@ -427,3 +427,14 @@ def test_row_taker_gives_the_stream_cut_at_any_places(sizes: list[int], data: st
 def test_row_taker_asked_for_more_than_there_is_says_how_many_are_missing() -> None:
     with pytest.raises(RuntimeError, match="ended 3 pairs too early"):
         RowTaker(blocks_of([2, 5])).take(10)
+
+
+def test_plan_patient_with_a_given_split_keeps_it_for_all_and_test_before_train() -> None:
+    def pair(name: str, split: str | None) -> SourcePair:
+        return SourcePair("d", name, f"{name}.png", "p", "s", split=split, labels={"No_finding": True})  # type: ignore[arg-type]
+
+    planned = plan([pair("a", "train"), pair("b", None), pair("c", "test")], IngestConfig())
+    kept = {source.source_id: chunk.split for chunk in planned.chunks for source in chunk.pairs}
+    assert kept == {"b": "test", "c": "test"}
+    assert [reject.reason for reject in planned.rejects] == ["patient in two splits"]
+    assert all(source.labels == {"No Finding": True} for chunk in planned.chunks for source in chunk.pairs)

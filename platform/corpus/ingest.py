@@ -12,7 +12,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from chexray.platform import storage
 from chexray.platform.config import IngestConfig
 from chexray.platform.corpus import raster
 from chexray.platform.corpus.reports import clean_report, keep_report, split_sections
-from chexray.platform.corpus.schema import CORPUS_SCHEMA, SPLITS, Reject, SourcePair, Split
+from chexray.platform.corpus.schema import CORPUS_SCHEMA, NO_FINDING, SPLITS, Reject, SourcePair, Split
 from chexray.platform.corpus.shards import cut, read_table, shard_path, write_rejects, write_table
 from chexray.platform.corpus.splits import SplitFractions, assign_split
 from chexray.platform.corpus.templates import write_report
@@ -61,6 +61,8 @@ class Plan:
 def plan(listed: Iterable[SourcePair | Reject], config: IngestConfig) -> Plan:
     """Assign splits, order by sample id and cut into chunks. The order of the listing does not matter.
 
+    A patient has one split: the dataset's own where it gives one (test before validation before train, should it give
+    several; the pairs of the others are rejected), else drawn.
     A second pair of the same id (in the order of their image paths) is rejected: ids name pairs for ever, so two of
     them cannot share one.
     """
@@ -71,11 +73,16 @@ def plan(listed: Iterable[SourcePair | Reject], config: IngestConfig) -> Plan:
         if entry.sample_id in pairs:
             rejects.append(Reject(entry.image, "duplicate source id"))
         else:
-            pairs[entry.sample_id] = entry
+            pairs[entry.sample_id] = _with_canonical_labels(entry)
+    split_of = _patient_splits(pairs.values(), config)
+    for sample, pair in list(pairs.items()):
+        if config.split == "auto" and pair.split not in (None, split_of[_patient(pair)]):
+            rejects.append(Reject(pair.image, "patient in two splits", f"{pair.split}, {split_of[_patient(pair)]}"))
+            del pairs[sample]
     rejects.sort(key=lambda reject: (reject.source_uri, reject.reason, reject.detail or ""))
     by_split: dict[Split, list[SourcePair]] = {split: [] for split in SPLITS}
     for sample in sorted(pairs):
-        by_split[_split_of(pairs[sample], config)].append(pairs[sample])
+        by_split[split_of[_patient(pairs[sample])]].append(pairs[sample])
     chunks = tuple(
         Chunk(shard_path(split, number), split, tuple(members))  # type: ignore[arg-type]
         for split in SPLITS
@@ -180,12 +187,35 @@ def salt_for(out: str) -> str:
     return salt
 
 
-def _split_of(pair: SourcePair, config: IngestConfig) -> Split:
-    if config.split != "auto":
-        return config.split
+def _patient(pair: SourcePair) -> tuple[str, str]:
+    return pair.dataset, pair.patient
+
+
+def _patient_splits(pairs: Iterable[SourcePair], config: IngestConfig) -> dict[tuple[str, str], Split]:
+    """The one split of every patient."""
     train = 1 - config.validation_share - config.test_share
     fractions = SplitFractions(train, config.validation_share, config.test_share)
-    return pair.split or assign_split(f"{pair.dataset}\x00{pair.patient}", config.seed, fractions)
+    given: dict[tuple[str, str], set[Split]] = {}
+    for pair in pairs:
+        given.setdefault(_patient(pair), set()).update({pair.split} if pair.split else set())
+    splits: dict[tuple[str, str], Split] = {}
+    for patient, named in given.items():
+        if config.split != "auto":
+            splits[patient] = config.split
+        elif named:
+            splits[patient] = max(named, key=SPLITS.index)
+        else:
+            splits[patient] = assign_split("\x00".join(patient), config.seed, fractions)
+    return splits
+
+
+def _with_canonical_labels(pair: SourcePair) -> SourcePair:
+    """The pair with "No Finding" in the one spelling that templates, prompts and means know."""
+    labels = {
+        NO_FINDING if " ".join(name.replace("_", " ").split()).casefold() == NO_FINDING.casefold() else name: value
+        for name, value in pair.labels.items()
+    }
+    return replace(pair, labels=labels)
 
 
 def _report_of(source: SourcePair, config: IngestConfig) -> dict[str, str | None] | Reject:

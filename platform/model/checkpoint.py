@@ -41,11 +41,12 @@ UID_DTYPE = np.dtype("u8,u8")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model ready to encode: on `device`, in eval mode, with its tokenizer and its image size in pixels."""
+    """A model ready to encode, in eval mode, with its tokenizer, image size (pixels) and context (tokens)."""
 
     model: CustomTextCLIP
     tokenize: Tokenizer
     image_size: int
+    context_length: int
 
 
 def export_checkpoint(uri: str, state: dict[str, torch.Tensor], config: ModelConfig) -> None:
@@ -55,6 +56,7 @@ def export_checkpoint(uri: str, state: dict[str, torch.Tensor], config: ModelCon
         weights = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in state.items()}
         save_file(weights, folder / WEIGHTS_FILE)
         cfg = model_cfg(config)
+        cfg["text_cfg"].pop("hf_model_pretrained", None)
         if config.text.hf_model:
             with storage.local_copy(config.text.hf_model) as path:
                 _save_text_tower(str(path) if path.exists() else config.text.hf_model, folder)
@@ -79,10 +81,9 @@ def load_checkpoint(uri: str, device: str = "cpu") -> Checkpoint:
             model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except RuntimeError as error:
             raise UsageError(f"{uri}/{WEIGHTS_FILE}: does not fit {CONFIG_FILE} ({str(error)[:300]})") from error
-        tokenize = tokenizer_at(
-            cfg["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH), hf_path
-        )
-    return Checkpoint(model.eval().to(device), tokenize, int(cfg["vision_cfg"]["image_size"]))
+        length = int(cfg["text_cfg"].get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
+        tokenize = tokenizer_at(length, hf_path)
+    return Checkpoint(model.eval().to(device), tokenize, int(cfg["vision_cfg"]["image_size"]), length)
 
 
 def require_checkpoint(uri: str) -> None:

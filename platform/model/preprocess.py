@@ -11,8 +11,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.io import ImageReadMode, decode_image
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 # CLIP's (Radford et al. 2021). Written out: open_clip takes seconds to import, and decoding tasks start often.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -30,12 +28,17 @@ PREPROCESS_CFG = {
 
 def model_pixels(image: bytes, size: int) -> npt.NDArray[np.uint8]:
     """[size, size] uint8: a stored JPEG or PNG, grey, fitted by its longer side and padded with 0."""
+    # torchvision takes seconds to import, and many of Ray's processes load this module without decoding anything.
+    from torchvision.io import ImageReadMode, decode_image
+
     buffer = torch.frombuffer(bytearray(image), dtype=torch.uint8)
     return fit_square(decode_image(buffer, ImageReadMode.GRAY), size).squeeze(0).numpy()
 
 
 def fit_square(image_1HW: torch.Tensor, size: int) -> torch.Tensor:
     """[1, size, size] of the same dtype: antialiased bicubic resize of the longer side, centred on black."""
+    from torchvision.transforms.v2.functional import InterpolationMode, resize
+
     height, width = image_1HW.shape[-2:]
     scale = size / max(height, width)
     new = [max(1, round(height * scale)), max(1, round(width * scale))]
