@@ -69,7 +69,6 @@ def start_local(runtime: Runtime) -> None:
 
 def quiet() -> None:
     """Keep Ray's own chatter out of the job's output; errors still come through."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context = DataContext.get_current()

@@ -23,11 +23,12 @@ from chexray.platform.summary import number, span
 DEMO_SETTINGS = (
     "ingest.test_share=0.4",
     "ingest.validation_share=0.05",
-    "train.epochs=5",
-    "train.checkpoint_epochs=5",
+    "model.vision.timm_model=test_convnext",
+    "train.epochs=12",
+    "train.checkpoint_epochs=12",
     "evaluate.min_positives=3",
 )
-"""Sized for a few minutes on 2 cores: a short training, and a test split in which rare findings occur at all."""
+"""Sized for minutes on 2 cores: a very small image tower, and a test split in which rare findings occur at all."""
 RUNS = ("curated", "random", "full")
 METRICS = {
     "mean_auroc": "mean AUROC",
