@@ -7,7 +7,6 @@ import itertools
 import random
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from chexray.platform.config import IngestConfig
 from chexray.platform.corpus import ingest
 from chexray.platform.corpus.ingest import Chunk, ingest_chunk, merge_rejects, plan, salt_for
 from chexray.platform.corpus.order import Window
-from chexray.platform.corpus.reading import RowTaker, read_window
+from chexray.platform.corpus.reading import read_window
 from chexray.platform.corpus.schema import CORPUS_SCHEMA, REJECT_SCHEMA, Reject, SourcePair, sample_id
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table, require_shards
 from chexray.platform.errors import UsageError
@@ -402,31 +401,6 @@ def test_window_read_gives_the_rows_at_its_positions_in_their_order(place: str) 
     numbers = [by_id[sample].source_id.removeprefix("scan-") for sample in blocks[0]["sample_id"]]
     expected = [f"Opacity number {number} in the left lung. Pneumonia." for number in numbers]
     assert blocks[0]["report"].tolist() == expected
-
-
-def blocks_of(sizes: list[int]) -> Iterator[dict[str, Any]]:
-    ends = np.cumsum(sizes)
-    for size, end in zip(sizes, ends, strict=True):
-        numbers = np.arange(end - size, end)
-        yield {"number": numbers, "name": np.array([f"row {n}" for n in numbers], dtype=object)}
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
-def test_row_taker_gives_the_stream_cut_at_any_places(sizes: list[int], data: st.DataObject) -> None:
-    whole = np.concatenate([block["number"] for block in blocks_of(sizes)])
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
-    taker = RowTaker(blocks_of(sizes))
-    for first, end in itertools.pairwise([0, *cuts, len(whole)]):
-        taken = taker.take(end - first)
-        np.testing.assert_array_equal(taken["number"], whole[first:end])
-        assert taken["name"].tolist() == [f"row {n}" for n in whole[first:end]]
-    with pytest.raises(RuntimeError, match="ended 1 pairs too early"):
-        taker.take(1)
-
-
-def test_row_taker_asked_for_more_than_there_is_says_how_many_are_missing() -> None:
-    with pytest.raises(RuntimeError, match="ended 3 pairs too early"):
-        RowTaker(blocks_of([2, 5])).take(10)
 
 
 def test_plan_patient_with_a_given_split_keeps_it_for_all_and_test_before_train() -> None:

@@ -92,7 +92,7 @@ def normal(requirement: str) -> str:
 
 def test_files_name_no_folder_of_a_developer_machine() -> None:
     # /home/ray is the home in Ray's own images.
-    local = re.compile(rf"{re.escape(str(ROOT))}\b|/home/(?!ray\b)\w[\w.-]*/|/Users/\w[\w.-]*/|(?<![\w.])/root/\w")
+    local = re.compile(rf"{re.escape(str(ROOT))}\b|/home/(?!ray\b)\w[\w.-]*/|/Users/\w[\w.-]*/|(?<![\w.])/(?:root)/\w")
     found = {}
     for file in project_files():
         match = local.search(file.read_bytes().decode("utf-8", errors="ignore"))

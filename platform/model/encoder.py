@@ -14,7 +14,6 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
-from torch import nn
 
 from chexray.platform import storage
 from chexray.platform.config import ModelConfig, TextTower
@@ -107,11 +106,6 @@ def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tenso
     return image_BD, model.encode_text(token_BL, normalize=True)
 
 
-def tower_of(parameter: str) -> str:
-    """'image', 'text' or 'scale': the part of the model that a parameter belongs to."""
-    return {"visual": "image", "text": "text"}.get(parameter.split(".")[0], "scale")
-
-
 @contextmanager
 def _local_text_tower(text: TextTower) -> Iterator[str | None]:
     """Where the Hugging Face tower can be read from meanwhile: hub name, local folder, or a copy of a URI's."""
@@ -131,7 +125,3 @@ def _local_text_tower(text: TextTower) -> Iterator[str | None]:
             f"model.text.hf_model={name}: not a Hugging Face model's folder, and not to be had from the hub; set it "
             "to the path or URI of the model's folder"
         ) from error
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
