@@ -18,24 +18,24 @@ from chexray.jobs.progress import console
 from chexray.platform.artifacts import Manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.summary import number, span
+from chexray.platform.summary import number, short_span
 
 DEMO_SETTINGS = (
     "ingest.test_share=0.4",
     "ingest.validation_share=0.05",
     "model.vision.timm_model=test_convnext",
-    "train.epochs=12",
-    "train.checkpoint_epochs=12",
+    "train.epochs=8",
+    "train.checkpoint_epochs=8",
     "evaluate.min_positives=3",
 )
 """Sized for minutes on 2 cores: a very small image tower, and a test split in which rare findings occur at all."""
 RUNS = ("curated", "random", "full")
 METRICS = {
-    "mean_auroc": "mean AUROC",
-    "mean_auroc_common": "common findings",
-    "mean_auroc_rare": "rare findings",
-    "image_to_text_recall@10": "image to text R@10",
-    "text_to_image_recall@10": "text to image R@10",
+    "mean_auroc": "AUROC\nmean",
+    "mean_auroc_common": "AUROC\ncommon",
+    "mean_auroc_rare": "AUROC\nrare",
+    "image_to_text_recall@10": "R@10 image\nto text",
+    "text_to_image_recall@10": "R@10 text\nto image",
 }
 
 
@@ -84,15 +84,15 @@ def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
     )
     for row in rows:
         cells = [
-            f"{number(metric['value'])}\n[dim]{span(metric['low'], metric['high'])}[/dim]"
+            f"{number(metric['value'])}\n[dim]{short_span(metric['low'], metric['high'])}[/dim]"
             for metric in row["metrics"].values()
         ]
         table.add_row(row["run"], str(row["pairs"]), f"{row['compute_vs_full']:.1%}", *cells)
     out = Console()
     out.print(table)
     out.print(
-        f"rare: prevalence below {recipe.evaluate.rare_below:.0%}. compute: FLOPs of curation and training, against "
-        "training on everything.\n"
+        f"AUROC: mean over findings; rare: prevalence below {recipe.evaluate.rare_below:.0%}. R@10: recall at 10.\n"
+        "compute: FLOPs of curation and training, against training on everything.\n"
         f"Artifacts are in {folder}/: corpus, subset, checkpoint, scores. "
         f"Look at one: chexray show {folder}/subset/curated"
     )
