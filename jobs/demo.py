@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,8 +25,8 @@ DEMO_SETTINGS = (
     "ingest.test_share=0.4",
     "ingest.validation_share=0.05",
     "model.vision.timm_model=test_convnext",
-    "train.epochs=8",
-    "train.checkpoint_epochs=8",
+    "train.epochs=6",
+    "train.checkpoint_epochs=6",
     "evaluate.min_positives=3",
 )
 """Sized for minutes on 2 cores: a very small image tower, and a test split in which rare findings occur at all."""
@@ -80,7 +81,12 @@ def _row(name: str, trained: Manifest, results: list[dict[str, Any]], checkpoint
 
 def _print(rows: list[dict[str, Any]], folder: Path, recipe: Recipe) -> None:
     table = Table(
-        "", "pairs", "compute", *METRICS.values(), title="What each run reached (95 % intervals over patients)"
+        "",
+        "pairs",
+        "compute",
+        *METRICS.values(),
+        title="What each run reached (95 % intervals over patients)",
+        box=box.SIMPLE,
     )
     for row in rows:
         cells = [

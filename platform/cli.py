@@ -143,7 +143,7 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder for all that the demo writes.")] = "demo-out",
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
-    pairs: Annotated[int, typer.Option(min=200, help="Synthetic pairs to draw.")] = 1000,
+    pairs: Annotated[int, typer.Option(min=200, help="Synthetic pairs to draw.")] = 900,
     json_: Json = False,
 ) -> None:
     """Run the whole path on synthetic radiographs: curated against random against full."""
