@@ -64,7 +64,8 @@ def span(low: float | None, high: float | None) -> str:
 
 
 def short_span(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.2f}-{high:.2f}"
+    """An interval of shares in seven characters: .44-.51."""
+    return "-" if low is None or high is None else "-".join(f"{x:.2f}".removeprefix("0") for x in (low, high))
 
 
 def _text(name: str, value: Any) -> str:
