@@ -13,7 +13,7 @@ import pytest
 from chexray.platform.corpus.adapters import ADAPTERS, open_adapter
 from chexray.platform.corpus.adapters.nih import FINDINGS
 from chexray.platform.corpus.adapters.table import read_table
-from chexray.platform.corpus.schema import Reject, SourcePair
+from chexray.platform.corpus.schema import MaskSource, Reject, SourcePair
 from chexray.platform.errors import ChexrayError, UsageError
 
 NIH = Path(__file__).parents[2] / "shared" / "data" / "nih"
@@ -196,7 +196,10 @@ def test_folder_of_the_synthetic_layout_gives_pairs_with_labels_and_masks(tmp_pa
             age_years=61.0,
             report="FINDINGS: Clear, both.",
             labels={"Edema": False, "Mass": None, "No Finding": True},
-            masks={"lungs": "masks/p1__lungs.png", "left_lung": "masks/p1__left_lung.png"},
+            masks={
+                "lungs": MaskSource(files=("masks/p1__lungs.png",)),
+                "left_lung": MaskSource(files=("masks/p1__left_lung.png",)),
+            },
         ),
         SourcePair(
             dataset="synthetic",
@@ -305,7 +308,7 @@ def test_adapter_without_its_root_says_which_folder(tmp_path: Path, adapter: str
 
 
 def test_open_adapter_with_unknown_name_or_option_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=f"'mimic' is not known; known: {', '.join(sorted(ADAPTERS))}"):
+    with pytest.raises(UsageError, match=f"'mimic' is not known; known: {', '.join(ADAPTERS)}"):
         open_adapter("mimic", "x")
     with pytest.raises(UsageError, match="no option 'speed'; it has validation_share, seed"):
         open_adapter("nih", "x", speed=1)

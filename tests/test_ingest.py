@@ -22,7 +22,7 @@ from chexray.platform.corpus import ingest
 from chexray.platform.corpus.ingest import Chunk, ingest_chunk, merge_rejects, plan, salt_for
 from chexray.platform.corpus.order import Window
 from chexray.platform.corpus.reading import read_window
-from chexray.platform.corpus.schema import CORPUS_SCHEMA, REJECT_SCHEMA, Reject, SourcePair, sample_id
+from chexray.platform.corpus.schema import CORPUS_SCHEMA, REJECT_SCHEMA, MaskSource, Reject, SourcePair, sample_id
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table, require_shards
 from chexray.platform.errors import UsageError
 
@@ -142,7 +142,11 @@ def test_plan_follows_the_datasets_own_split_unless_told_otherwise() -> None:
 
 
 def test_chunk_sent_as_json_comes_back_equal() -> None:
-    chunk = Chunk("shards/train-00000.parquet", "train", (pair(1), pair(2, masks={"lungs": "m.png"}, age_years=40.5)))
+    chunk = Chunk(
+        "shards/train-00000.parquet",
+        "train",
+        (pair(1), pair(2, masks={"lungs": MaskSource(files=("m.png",))}, age_years=40.5)),
+    )
     assert Chunk.from_json(chunk.to_json()) == chunk
 
 
@@ -193,7 +197,7 @@ def test_row_without_a_report_has_one_written_from_its_labels(tmp_path: Path) ->
 
 
 def test_row_mask_is_black_and_white_png_of_the_stored_size(tmp_path: Path) -> None:
-    source = pair(1, masks={"right": "masks/r.png", "left": "masks/l.png"})
+    source = pair(1, masks={"right": MaskSource(files=("masks/r.png",)), "left": MaskSource(files=("masks/l.png",))})
     put_images(str(tmp_path), [source])
     halves = {"l": np.zeros((192, 256), np.uint8), "r": np.zeros((192, 256), np.uint8)}
     halves["l"][:, 128:], halves["r"][:96] = 255, 255

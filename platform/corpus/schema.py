@@ -32,14 +32,20 @@ CORPUS_SCHEMA = pa.schema(
         pa.field("impression", pa.string()),
         pa.field("report", pa.string(), nullable=False),
         pa.field("report_source", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
         pa.field("labels", pa.map_(pa.string(), pa.int8())),
         pa.field("masks", pa.map_(pa.string(), pa.binary())),
+        pa.field("pixel_hash", pa.string(), nullable=False),
+        pa.field("perceptual_hash", pa.binary(32), nullable=False),
+        pa.field("notes", pa.list_(pa.string()), nullable=False),
         pa.field("source_uri", pa.string(), nullable=False),
     ]
 )
-"""One row a pair. `image`: 8-bit grey JPEG or PNG of `height` x `width` pixels. `labels`: 1 present, 0 absent,
-null unknown (never -1). `masks`: 8-bit grey PNG per name, 0 or 255, of the image's size. `source_uri`: the
-image's path below the dataset's root. Unknown scalars are null."""
+"""One row a pair. `image`: 8-bit grey JPEG or PNG of `height` x `width` pixels. `language`: of the report, ISO 639-1.
+`labels`: 1 present, 0 absent, null unknown (never -1). `masks`: 8-bit grey PNG per name, 0 or 255, of the image's
+size. `pixel_hash`, `perceptual_hash`: see `chexray.platform.corpus.duplicates`. `notes`: what was mended at
+ingestion. `source_uri`: the image's path below the dataset's root, or a salted hash of it where paths may name
+patients. Unknown scalars are null."""
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -52,12 +58,40 @@ REJECT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class MaskSource:
+    """Where one mask of an image comes from: the union of its files, run-length strings and boxes.
+
+    `files`: paths below the root, bright is inside. `runs`: strings of SIIM-ACR's relative run-length encoding ('gap
+    length gap length ...' over the columns, top to bottom and left to right, of an image of `runs_size` height and
+    width). `boxes`: left, top, right, bottom in pixels of the original image. With none of the three the mask is
+    empty: the finding is known to be absent.
+    """
+
+    files: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    runs_size: tuple[int, int] | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class RawFormat:
+    """Pixels without a header, row by row: JSRT's `.IMG`. `bits`: how many of 16, big-endian, are used."""
+
+    height: int
+    width: int
+    bits: int
+    inverted: bool
+
+
+@dataclass(frozen=True)
 class SourcePair:
     """One image and its report as a dataset describes them, before any pixel is read.
 
-    `image` and `masks` are paths below the dataset's root. `report` is None for label-only datasets, whose
-    text is then written from `labels` (see `chexray.platform.corpus.templates`). `split` is None where the
-    dataset has none of its own. `labels` maps a finding to True, False or None (unknown).
+    `image`, `report_file` and the masks' files are paths below the dataset's root. A report is `report`, or the text
+    of `report_file`, in `language` (ISO 639-1); where both are None it is written from `labels` (see
+    `chexray.platform.corpus.templates`). `split` is None where the dataset has none of its own. `labels` maps a
+    finding to True, False or None (unknown). `cohort` names whose patients these are where several datasets share
+    them (CheXpert and CheXpert Plus), so that a patient has one id in all of them; None: the dataset's own.
     """
 
     dataset: str
@@ -70,12 +104,44 @@ class SourcePair:
     sex: Literal["F", "M"] | None = None
     age_years: float | None = None
     report: str | None = None
+    report_file: str | None = None
+    language: str = "en"
     labels: dict[str, bool | None] = field(default_factory=dict)
-    masks: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, MaskSource] = field(default_factory=dict)
+    cohort: str | None = None
+    raw: RawFormat | None = None
 
     @property
     def sample_id(self) -> str:
         return sample_id(self.dataset, self.source_id)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every path of the pair, the image's first."""
+        report = (self.report_file,) if self.report_file else ()
+        return (self.image, *report, *(path for mask in self.masks.values() for path in mask.files))
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What `chexray ingest --list` says of a dataset. Counts are what its publication or its files promise.
+
+    `reports`: the language of the radiologists' reports, None where there are labels only. `findings`: how many are
+    labelled. `public` says that paths and ids in it are pseudonyms that its publisher chose; where they are not,
+    ingestion stores salted hashes of them alone.
+    """
+
+    title: str
+    use: Literal["pretraining", "evaluation", "either"]
+    images: int | None
+    patients: int | None
+    reports: str | None
+    findings: int
+    masks: tuple[str, ...]
+    licence: str
+    citation: str
+    url: str
+    public: bool = True
 
 
 @dataclass(frozen=True)

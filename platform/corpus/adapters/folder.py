@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.table import Table, check_root, read_table
-from chexray.platform.corpus.schema import Reject, SourcePair, Split
+from chexray.platform.corpus.paths import below_root
+from chexray.platform.corpus.schema import DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.errors import ChexrayError, UsageError
 
 COLUMNS = (
@@ -53,7 +53,6 @@ _SPLITS: dict[str, Split | None] = {
 _SEXES: dict[str, Literal["F", "M"]] = {"f": "F", "female": "F", "m": "M", "male": "M"}
 _MAX_AGE = 120
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".bmp", ".tif", ".tiff")
-_DRIVE_OR_SCHEME = re.compile(r"[A-Za-z]:|[A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,20 @@ class FolderAdapter:
     patient, so give one if patients have several images: splits are by patient. `dataset` becomes part of
     the sample ids: give different ones to folders that are ingested together.
     """
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        title="A folder of images and a CSV file",
+        use="either",
+        images=None,
+        patients=None,
+        reports=None,
+        findings=0,
+        masks=(),
+        licence="your own",
+        citation="",
+        url="",
+        public=False,
+    )
 
     root: str
     csv: str | None = None
@@ -99,7 +112,7 @@ class FolderAdapter:
         seen: set[str] = set()
         for number, row in enumerate(table.rows, start=1):
             cells = {name: row[column] for name, column in columns.items()}
-            path = _below_root(cells["path"])
+            path = below_root(cells["path"])
             if path is None:
                 yield Reject(cells["path"], "image path outside the root")
             elif path not in files:
@@ -144,7 +157,7 @@ class FolderAdapter:
             age_years=_age_years(cells.get("age", "")),
             report=report,
             labels=labels,
-            masks=masks,
+            masks={name: MaskSource(files=(path,)) for name, path in masks.items()},
         )
 
     def _csv_uri(self) -> str:
@@ -187,14 +200,6 @@ class FolderAdapter:
                     "name; give the images different names, or set masks to null"
                 )
         return dict(found)
-
-
-def _below_root(text: str) -> str | None:
-    """The path, normalised, with forward slashes; None where it leaves the root; '' where there is none."""
-    path = PurePosixPath(text.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or _DRIVE_OR_SCHEME.match(text):
-        return None
-    return "" if path == PurePosixPath() else str(path)
 
 
 def _report(cells: dict[str, str]) -> str | None:

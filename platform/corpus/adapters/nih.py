@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.table import Table, check_root, read_table
-from chexray.platform.corpus.schema import NO_FINDING, Reject, SourcePair, Split
+from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, Reject, SourcePair, Split
 from chexray.platform.corpus.splits import SplitFractions, assign_split
 from chexray.platform.errors import UsageError
 
@@ -54,6 +54,19 @@ class NihAdapter:
     one, and of the other patients the share `validation_share` is validation, by a hash of patient and
     `seed`. Without them pairs have no split of their own.
     """
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        title="NIH ChestX-ray14",
+        use="either",
+        images=112_120,
+        patients=30_805,
+        reports=None,
+        findings=14,
+        masks=(),
+        licence="free use with attribution to the NIH Clinical Center",
+        citation="Wang et al., ChestX-ray8, CVPR 2017",
+        url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    )
 
     root: str
     validation_share: float = 0.1

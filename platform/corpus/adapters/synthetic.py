@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.folder import FolderAdapter
-from chexray.platform.corpus.schema import NO_FINDING, Reject, SourcePair
+from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, Reject, SourcePair
 from chexray.platform.corpus.synthetic.cohort import SyntheticConfig
 from chexray.platform.corpus.synthetic.dataset import write_dataset
 from chexray.platform.corpus.synthetic.labels import FINDINGS
@@ -27,6 +27,19 @@ SETTINGS_FILE = "synthetic.json"
 @dataclass(frozen=True)
 class SyntheticAdapter:
     """`pairs`, `size` (pixels), `seed` and `image_format` (png or dicom) of what is drawn below `root`."""
+
+    card: ClassVar[DatasetCard] = DatasetCard(
+        title="Drawn radiographs",
+        use="either",
+        images=2000,
+        patients=None,
+        reports="en",
+        findings=len(FINDINGS),
+        masks=("lungs", "findings"),
+        licence="Apache-2.0",
+        citation="",
+        url="",
+    )
 
     root: str
     size: int = 256

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,10 @@ from chexray.platform import storage
 from chexray.platform.errors import ChexrayError, UsageError
 
 _log = logging.getLogger(__name__)
+
+MAX_TABLE_BYTES = 2 * 2**30
+"""PadChest's, the largest, has 80 MB."""
+csv.field_size_limit(2**24)
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,16 @@ def check_root(root: str) -> None:
         raise UsageError(f"{root}: no such dataset folder; give the folder that holds its CSV file and images")
 
 
-def read_table(uri: str) -> Table:
-    """Read a comma-separated file with a header line: UTF-8 (with or without BOM), else Latin-1.
+def read_table(uri: str, delimiter: str = ",") -> Table:
+    """Read a table with a header line, gzipped where its name ends in .gz: UTF-8 (with or without BOM), else Latin-1.
 
     The fallback is logged: Latin-1 decodes any bytes, right or not. Raises UsageError for a file without
-    rows or with a column twice, ChexrayError where a line has more values than there are columns.
+    rows or with a column twice, ChexrayError where a line has more values than there are columns, or where the file
+    is no gzip file or unpacks to more than `MAX_TABLE_BYTES`.
     """
-    text, encoding = _decode(uri, storage.read_bytes(uri))
-    reader = csv.reader(io.StringIO(text, newline=""))
+    data = storage.read_bytes(uri)
+    text, encoding = _decode(uri, _unpack(uri, data) if uri.endswith(".gz") else data)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[dict[str, str]] = []
     try:
         columns = [column.strip() for column in next(reader, [])]
@@ -59,6 +67,17 @@ def read_table(uri: str) -> Table:
     if not rows:
         raise UsageError(f"{uri}: no rows; the file needs a header line and one line per image")
     return Table(uri, tuple(column for column in columns if column), tuple(rows), encoding)
+
+
+def _unpack(uri: str, data: bytes) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            text = stream.read(MAX_TABLE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ChexrayError(f"{uri}: not a whole gzip file ({error}); download it again") from error
+    if len(text) > MAX_TABLE_BYTES:
+        raise ChexrayError(f"{uri}: unpacks to more than {MAX_TABLE_BYTES} bytes; no dataset's table is that long")
+    return text
 
 
 def _decode(uri: str, data: bytes) -> tuple[str, str]:
