@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from chexray.cluster.local import ray_session
 from chexray.curation.audit import audit_subset
+from chexray.curation.audit_page import audit_page
 from chexray.curation.stream import curate_stream, random_keep
 from chexray.curation.subset import subset_table
 from chexray.jobs.pretrain import pretrain
@@ -78,7 +79,9 @@ def curate(
         _write_compact_corpus(corpus, stage, [shard.path for shard in shards], kept_ids)
     write_table(stage.path("subset.parquet"), table)
     write_uids(stage.path("kept.npy"), kept_ids)
-    storage.write_json(stage.path("audit.json"), _audit(pairs, table))
+    audit = _audit(pairs, table)
+    storage.write_json(stage.path("audit.json"), audit)
+    storage.write_bytes(stage.path("audit.html"), audit_page(stage.uri.rsplit("/", 1)[-1], audit).encode())
     counts = {"pairs": len(pairs), "kept": len(kept_ids), "kept_fraction": len(kept_ids) / len(pairs)}
     return stage.finish(counts, cost)
 

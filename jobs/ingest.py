@@ -5,22 +5,29 @@ As a cluster job: `ray job submit ... -- python -m chexray.jobs.ingest nih --roo
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyarrow.compute as pc
+import pyarrow as pa
 import ray.data
 
 from chexray.cluster.local import ray_session
 from chexray.jobs.progress import bar
 from chexray.platform import storage
-from chexray.platform.artifacts import Manifest, Stage, check_reject_rate
+from chexray.platform.artifacts import Kind, Manifest, Stage, check_reject_rate, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.adapters import open_adapter
-from chexray.platform.corpus.ingest import Chunk, Plan, ingest_chunk, merge_rejects, plan, salt_for
-from chexray.platform.corpus.shards import read_columns
+from chexray.platform.corpus.counting import count_pairs
+from chexray.platform.corpus.drops import DROP_REASONS, DROPS_FILE, decide_drops, drop_from_shard
+from chexray.platform.corpus.ingest import ingest_chunk, merge_rejects, write_source_names
+from chexray.platform.corpus.pair_reader import PairReader, check_settings
+from chexray.platform.corpus.plan import Chunk, Plan, plan
+from chexray.platform.corpus.salt import salt_for, salt_name
 from chexray.platform.errors import ChexrayError
+
+_log = logging.getLogger(__name__)
 
 
 def ingest(
@@ -31,63 +38,80 @@ def ingest(
     options: dict[str, Any] | None = None,
     runtime: Runtime | None = None,
     overwrite: bool = False,
+    evaluation: Sequence[str] = (),
 ) -> Manifest:
     """Ingest the dataset `name` (an adapter's) below `root` into a corpus at `out`. Returns its manifest.
 
-    Bad pairs are left out with their reason; the job fails only above `recipe.ingest.max_reject_rate`. Interrupted, it
-    goes on with the shards that are missing.
+    Bad pairs are left out with their reason; the job fails only above `recipe.ingest.max_reject_rate`. Pairs to train
+    on whose image or patient is in one of the `evaluation` corpora are left out too. Interrupted, it goes on with the
+    shards that are missing.
     """
-    runtime = runtime or Runtime()
     root = storage.resolve(root)
-    planned = plan(open_adapter(name, root, **(options or {})).pairs(), recipe.ingest)
+    adapter = open_adapter(name, root, **(options or {}))
+    check_settings(recipe.ingest)
+    planned = plan(adapter.pairs(), recipe.ingest)
     if not planned.chunks:
         first = f"; first reason: {planned.rejects[0].reason}" if planned.rejects else ""
         raise ChexrayError(f"{root}: no pairs to ingest for '{name}' ({planned.listed} listed{first})")
     settings = {"adapter": name, "options": options or {}, **recipe.model_dump(include={"ingest"})}
-    stage = Stage(out, "corpus", settings, source=(root, planned.digest), overwrite=overwrite)
+    inputs: dict[str, tuple[str, Kind]] = {f"evaluation {n}": (uri, "corpus") for n, uri in enumerate(evaluation, 1)}
+    stage = Stage(out, "corpus", settings, inputs, source=(root, planned.digest), overwrite=overwrite)
     if done := stage.begin():
         return done
-    with ray_session(runtime), bar("ingest", sum(len(chunk.pairs) for chunk in planned.chunks)) as reporter:
-        _ingest_chunks(planned, root, stage.uri, recipe, salt_for(stage.uri), reporter)
-    reasons = merge_rejects(stage.uri, planned)
-    check_reject_rate(
-        sum(reasons.values()), planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet")
-    )
-    return stage.finish(_counts(stage.uri, planned, reasons))
+    reader = PairReader(root, recipe.ingest, salt_for(stage.uri), adapter.card.public)
+    _warn_of_other_salts(reader.salt, evaluation)
+    with ray_session(runtime or Runtime()):
+        _write_chunks(planned, reader, stage.uri)
+        dropped = decide_drops(stage.uri, evaluation, recipe.ingest)
+        if len(dropped):
+            _drop(planned, dropped, stage.uri)
+    reasons = merge_rejects(reader, stage.uri, planned, dropped.drop_columns(["sample_id"]))
+    write_source_names(reader, stage.uri, planned)
+    bad = sum(number for reason, number in reasons.items() if reason not in DROP_REASONS)
+    check_reject_rate(bad, planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet"))
+    manifest = stage.finish(count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(reader.salt)})
+    storage.remove_tree(stage.path(DROPS_FILE))
+    return manifest
 
 
-def _ingest_chunks(planned: Plan, root: str, out: str, recipe: Recipe, salt: str, reporter: Any) -> None:
-    config = recipe.ingest
-    chunks = [{"chunk": chunk.to_json()} for chunk in planned.chunks]
+def _write_chunks(planned: Plan, reader: PairReader, out: str) -> None:
+    """Read the chunks into shards, in parallel."""
 
     def write(row: dict[str, Any]) -> dict[str, int]:
-        return ingest_chunk(root, out, Chunk.from_json(row["chunk"]), config, salt)
+        return ingest_chunk(reader, out, Chunk.from_json(row["item"]))
 
-    written = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map(write, num_cpus=1)
+    pairs = sum(len(chunk.pairs) for chunk in planned.chunks)
+    _spread("ingest", pairs, [chunk.to_json() for chunk in planned.chunks], write)
+
+
+def _drop(planned: Plan, dropped: pa.Table, out: str) -> None:
+    """Rewrite the shards without the dropped pairs, in parallel."""
+
+    def rewrite(row: dict[str, Any]) -> dict[str, int]:
+        drop_from_shard(out, row["item"], dropped)
+        return {"done": 1}
+
+    _spread("drop duplicates", len(planned.chunks), [chunk.shard for chunk in planned.chunks], rewrite)
+
+
+def _spread(what: str, total: int, items: list[str], work: Callable[[dict[str, Any]], dict[str, int]]) -> None:
+    """Run `work` on every item on Ray, one task each, under a bar that counts what it returns."""
     done = 0
-    for row in written.iter_rows():
-        done += row["kept"] + row["rejected"]
-        reporter.update(done)
+    with bar(what, total) as reporter:
+        tasks = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
+        for row in tasks.map(work, num_cpus=1).iter_rows():
+            done += sum(row.values())
+            reporter.update(done)
 
 
-def _counts(corpus: str, planned: Plan, reasons: Counter[str]) -> dict[str, Any]:
-    table = read_columns(corpus, ["split", "dataset", "patient_id", "report_source"])
-    by_split = Counter(table["split"].to_pylist())
-    patients = {
-        split: pc.count_distinct(table.filter(pc.equal(table["split"], split))["patient_id"]).as_py()
-        for split in sorted(by_split)
-    }
-    return {
-        "listed": planned.listed,
-        "pairs": table.num_rows,
-        "rejected": sum(reasons.values()),
-        "rejected_by_reason": dict(sorted(reasons.items())),
-        "pairs_by_split": {split: by_split.get(split, 0) for split in ("train", "validation", "test")},
-        "pairs_by_dataset": dict(sorted(Counter(table["dataset"].to_pylist()).items())),
-        "patients": pc.count_distinct(table["patient_id"]).as_py(),
-        "patients_by_split": patients,
-        "report_source": dict(sorted(Counter(table["report_source"].to_pylist()).items())),
-    }
+def _warn_of_other_salts(salt: str, evaluation: Sequence[str]) -> None:
+    for uri in evaluation:
+        if read_manifest(uri, "corpus").counts.get("salt") != salt_name(salt):
+            _log.warning(
+                "%s: ingested with another salt, so only images can be compared with it, not patients; "
+                "set CHEXRAY_SALT to one value for both",
+                uri,
+            )
 
 
 if __name__ == "__main__":

@@ -30,12 +30,24 @@ Workers = Annotated[int, typer.Option(help="Training workers, or encoders.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Give each worker one GPU.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; without it Ray starts on this machine.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another artifact that is at --out.")]
+Evaluation = Annotated[
+    list[str] | None,
+    typer.Option("--evaluation", help="A corpus for evaluation: what it holds is kept out of training. Repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def _list_datasets(listed: bool) -> None:
+    if listed:
+        from chexray.platform.summary import print_datasets
+
+        print_datasets()
+        raise typer.Exit
 
 
 @app.command()
 def ingest(
-    name: Annotated[str, typer.Argument(help="synthetic, nih, or folder (images and a CSV).")],
+    name: Annotated[str, typer.Argument(help="A dataset's name, as --list prints it; folder for your own.")],
     out: Out,
     root: Annotated[str | None, typer.Option(help="Where the dataset's own files are (synthetic: made there).")] = None,
     split: Annotated[str, typer.Option(help="auto, or one split for all pairs: train, validation, test.")] = "auto",
@@ -43,6 +55,10 @@ def ingest(
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the dataset, as report=text_column."),
     ] = None,
+    evaluation: Evaluation = None,
+    listed: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_list_datasets, help="List the datasets, and stop.")
+    ] = False,
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
     address: Address = None,
@@ -57,8 +73,44 @@ def ingest(
         root = f"{out.rstrip('/')}-source"
     if root is None:
         raise UsageError(f"--root: where are the files of '{name}'?")
-    manifest = run(settings, name, root, out, _options(option), Runtime(address=address), overwrite)
+    runtime = Runtime(address=address)
+    manifest = run(settings, name, root, out, _options(option), runtime, overwrite, evaluation or [])
     _report(out, manifest, json_)
+
+
+@app.command()
+def merge(
+    corpora: Annotated[list[str], typer.Argument(help="The corpora to join.")],
+    out: Out,
+    evaluation: Evaluation = None,
+    recipe: RecipeName = "tiny",
+    set_: Overrides = None,
+    address: Address = None,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+) -> None:
+    """Join corpora into one: no image twice, no patient in two splits, nothing that an evaluation set holds."""
+    from chexray.jobs.merge import merge as run
+
+    settings = load_recipe(recipe, set_)
+    manifest = run(settings, corpora, out, evaluation or [], Runtime(address=address), overwrite)
+    _report(out, manifest, json_)
+
+
+@app.command()
+def inspect(
+    corpus: Annotated[str, typer.Argument(help="The corpus to look at.")],
+    out: Annotated[str | None, typer.Option(help="The page's file; without it CORPUS/inspect.html.")] = None,
+    pairs: Annotated[int, typer.Option(min=0, max=500, help="Random pairs on the contact sheet.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Which random pairs.")] = 0,
+) -> None:
+    """Write one HTML page about a corpus: counts, prevalence, report lengths, what was left out, random pairs."""
+    from chexray.platform import storage
+    from chexray.platform.corpus.inspection import inspect_corpus
+
+    page = out or storage.join(corpus, "inspect.html")
+    storage.write_bytes(page, inspect_corpus(corpus, pairs, seed).encode())
+    Console().print(f"written: {page} (it shows images and reports of the corpus)", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -158,8 +210,22 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ChexrayError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(error.exit_code)
+        _exit(str(error), error.exit_code)
+    except Exception as error:
+        # What workers raise arrives wrapped by Ray.
+        from chexray.jobs.failures import cause_of
+        from chexray.platform import storage
+
+        cause = cause_of(error)
+        explained = str(cause) if isinstance(cause, ChexrayError) else storage.explain(cause)
+        if explained is None:
+            raise
+        _exit(explained, cause.exit_code if isinstance(cause, ChexrayError) else ChexrayError.exit_code)
+
+
+def _exit(message: str, code: int) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"error: {message}", style="red", markup=False, highlight=False)
+    sys.exit(code)
 
 
 def run_job(name: str) -> None:

@@ -90,6 +90,19 @@ class IngestConfig(_Settings):
     validation_share: Fraction = 0.1
     test_share: Fraction = 0.2
     min_report_words: Positive = 1
+    max_report_words: Positive = Field(2000, description="longer reports are something else: the pair is rejected")
+    view: Literal["any", "frontal", "lateral"] = Field("any", description="known other views are rejected")
+    dicom_window: int = Field(0, ge=0, description="which of several DICOM windows is shown")
+    polarity: Literal["mend", "reject", "keep"] = Field("mend", description="what to do with inverted images")
+    redaction: str | None = Field(None, description="YAML file of regions with burned-in text that are blacked out")
+    classifier: str | None = Field(None, description="folder of a Hugging Face image classifier, asked of every image")
+    classes: tuple[str, ...] = Field(("frontal",), description="the classifier's labels that are kept")
+    translators: dict[str, str] = Field({}, description="from a language to the folder of a model that translates it")
+    duplicates: Literal["drop", "keep"] = "drop"
+    near_duplicate_bits: int = Field(
+        16, ge=0, le=64, description="images whose 256-bit perceptual hashes differ in at most so many bits are one"
+    )
+    follow_links: bool = Field(False, description="read files to which links lead out of the dataset's folder")
     max_reject_rate: Fraction = Field(0.1, description="a higher share of rejected pairs fails the job")
     seed: Seed = 0
 

@@ -7,13 +7,17 @@ fsspec driver is). Credentials and endpoints come from the environment (`AWS_PRO
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +25,10 @@ import fsspec
 import pyarrow.fs as pafs
 
 from chexray.platform.errors import UsageError
+
+S3_TRIES = 13
+_WARN_SECONDS = 15.0
+_log = logging.getLogger(__name__)
 
 
 def is_remote(uri: str) -> bool:
@@ -42,11 +50,41 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec file system of `uri`, and its path there. Listings are never cached: others write too."""
     scheme = uri.split("://", 1)[0] if is_remote(uri) else "file"
     options: dict[str, Any] = {} if scheme == "file" else {"use_listings_cache": False}
+    if scheme in ("s3", "s3a"):
+        options |= _patient_s3()
     try:
         fs = fsspec.filesystem(scheme, **options)
     except (ValueError, ImportError) as error:
         raise UsageError(f"{uri}: cannot open '{scheme}://' storage ({error})") from error
     return fs, fs._strip_protocol(resolve(uri))
+
+
+@cache
+def _patient_s3() -> dict[str, Any]:
+    """Options with which s3fs outlives a minute without an answer, such as a gateway's restart.
+
+    s3fs waits 0.1 s, then 1.7 times longer each time, up to 15 s; botocore's own tries would multiply that.
+    """
+    import s3fs
+    from botocore import exceptions
+
+    passing = (exceptions.ConnectionError, exceptions.HTTPClientError, ConnectionError, TimeoutError)
+    warned = 0.0
+
+    def may_pass(error: Exception) -> bool:
+        nonlocal warned
+        status = 0
+        if isinstance(error, exceptions.ClientError):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        again = status >= 500 or isinstance(error, passing)
+        if again and time.monotonic() - warned > _WARN_SECONDS:
+            warned = time.monotonic()
+            _log.warning("the object store does not answer (%s), trying again for a while", type(error).__name__)
+        return again
+
+    s3fs.core.set_custom_error_handler(may_pass)
+    s3fs.S3FileSystem.retries = S3_TRIES
+    return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
 
 
 def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -84,15 +122,36 @@ def open_read(uri: str) -> IO[bytes]:
 
 
 def list_files(uri: str, suffixes: tuple[str, ...] = ()) -> list[str]:
-    """The files below `uri`, recursively: sorted paths relative to it. [] where `uri` does not exist."""
+    """The files below `uri`, recursively: sorted paths relative to it. [] where `uri` does not exist.
+
+    Links to folders are followed where they lead out of `uri` (what they lead to inside is found anyway), each folder
+    once: a loop of links ends.
+    """
     fs, path = filesystem(uri)
     if not fs.isdir(path):
         return []
+    if not is_remote(uri):
+        names = _walk_local(path)
+        return sorted(name for name in names if not suffixes or name.lower().endswith(suffixes))
     prefix = path.rstrip("/") + "/"
     # Object stores may list empty folders too, under their own names: some keep them, consoles create them.
     found = (str(name) for name, info in fs.find(path, detail=True).items() if info["type"] != "directory")
     names = (name.removeprefix(prefix) for name in found if name.startswith(prefix) and not name.endswith("/"))
     return sorted(name for name in names if not suffixes or name.lower().endswith(suffixes))
+
+
+def leads_outside(root: str, path: str) -> bool:
+    """Whether a path below a local root is, through links, a file elsewhere. Object stores have no links."""
+    if is_remote(root):
+        return False
+    base = os.path.realpath(resolve(root))
+    return not f"{os.path.realpath(join(base, path))}/".startswith(f"{base.rstrip('/')}/")
+
+
+def file_size(uri: str) -> int:
+    """Bytes of a file, without reading it. FileNotFoundError where there is none."""
+    fs, path = filesystem(uri)
+    return int(fs.size(path))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -115,6 +174,33 @@ def write_bytes(uri: str, data: bytes) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _walk_local(root: str) -> Iterator[str]:
+    """Paths of the files below a local folder, relative to it."""
+    base = os.path.realpath(root)
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        for name in list(subfolders):
+            place = Path(folder, name)
+            if place.is_symlink():
+                target = os.path.realpath(place)
+                if f"{target}/".startswith(f"{base}/") or f"{base}/".startswith(f"{target}/") or target in seen:
+                    subfolders.remove(name)
+                seen.add(target)
+        relative = os.path.relpath(folder, root)
+        for name in files:
+            yield name if relative == "." else f"{relative}/{name}"
+
+
+def explain(error: BaseException) -> str | None:
+    """One line where storage itself failed: no answer, no permission, no space. None for other errors."""
+    module = type(error).__module__
+    if module.startswith(("botocore", "aiobotocore")):
+        return f"the object store failed: {error}; check AWS_ENDPOINT_URL and the credentials, then run again"
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return f"storage: {error}; mend that and run again, finished parts are kept"
+    return None
 
 
 def read_json(uri: str) -> Any:

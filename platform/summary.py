@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,25 @@ def print_summary(uri: str, manifest: Manifest) -> None:
     rows = result_rows(uri, manifest)
     if rows:
         console.print(results_table(rows))
+
+
+def print_datasets() -> None:
+    """What can be ingested: names, what they hold, how many images are expected, and their licences."""
+    from chexray.platform.corpus.adapters import dataset_cards
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("dataset, licence")
+    table.add_column("images", justify="right", no_wrap=True)
+    for name in ("reports", "findings", "masks", "for"):
+        table.add_column(name, no_wrap=True)
+    for name, card in dataset_cards().items():
+        images = "" if card.images is None else f"{card.images:,}"
+        findings = str(card.findings) if card.findings else "-"
+        masks = "yes" if card.masks else "-"
+        table.add_row(f"{name}\n[dim]{card.licence}[/dim]", images, card.reports or "-", findings, masks, card.use)
+    console = Console()
+    console.print(table)
+    console.print("reports: their language; where there are labels alone, they are written from these", style="dim")
 
 
 def result_rows(uri: str, manifest: Manifest) -> list[dict[str, Any]]:

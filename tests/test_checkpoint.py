@@ -168,12 +168,6 @@ def test_build_model_same_seed_gives_the_same_weights_and_leaves_the_global_gene
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_tiny_recipe_has_no_layer_that_mixes_the_pairs_of_a_batch() -> None:
-    """Batch statistics would make the trajectory depend on how the global batch is cut over workers."""
-    model = build_model(load_recipe("tiny").model, 0)
-    assert not [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-
-
 def test_load_checkpoint_of_something_else_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         load_checkpoint(str(tmp_path / "nowhere"))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from chexray.platform.corpus import raster
 from chexray.platform.corpus.raster import UnreadableImage
+from chexray.platform.corpus.schema import RawFormat
 
 NIH = Path(__file__).parents[2] / "shared" / "data" / "nih"
 
@@ -217,3 +218,40 @@ def test_decode_of_real_radiographs_is_as_pillow_reads_them() -> None:
         np.testing.assert_array_equal(
             raster.decode_image(path.read_bytes()), np.array(PIL.Image.open(path).convert("L"))
         )
+
+
+def raw(words: list[list[int]], height: int = 32, width: int = 32) -> bytes:
+    """Big-endian words, the given ones in the left upper corner of a field of 0."""
+    field = np.zeros((height, width), ">u2")
+    field[: len(words), : len(words[0])] = words
+    return field.tobytes()
+
+
+@pytest.mark.parametrize(("inverted", "expected"), [(False, [0, 64, 128, 255]), (True, [255, 191, 127, 0])])
+def test_decode_of_raw_pixels_spans_the_bits_that_are_used(inverted: bool, expected: list[int]) -> None:
+    # 255 / 4095 of 0, 1024, 2048 and 4095 is 0, 63.8, 127.5 and 255.
+    data = raw([[0, 1024, 2048, 4095]])
+    image = raster.decode_raw(data, RawFormat(32, 32, 12, inverted))
+    assert image[0, :4].tolist() == expected
+    assert raster.decode_source(data, RawFormat(32, 32, 12, inverted))[0].tolist() == image.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "image empty"),
+        (raw([[1]])[:-1], "image truncated"),
+        (raw([[1]]) + b"\0", "image not readable"),
+        (raw([[4096]]), "image not readable"),
+        (raw([[0]]), "image constant"),
+    ],
+)
+def test_decode_of_raw_pixels_that_are_not_of_the_format_gives_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage) as caught:
+        raster.decode_raw(data, RawFormat(32, 32, 12, False))
+    assert caught.value.reason == reason
+
+
+def test_decode_of_raw_pixels_of_more_than_16_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="bits is 17: it must be 1 to 16"):
+        raster.decode_raw(raw([[1]]), RawFormat(32, 32, 17, False))

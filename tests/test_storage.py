@@ -247,3 +247,42 @@ def test_join_puts_one_slash_between_parts() -> None:
 def test_unknown_scheme_is_refused_with_its_name() -> None:
     with pytest.raises(UsageError, match="nowhere://x: cannot open 'nowhere://' storage"):
         storage.exists("nowhere://x")
+
+
+def test_list_files_with_link_loops_ends_and_lists_each_file_once(tmp_path: Path) -> None:
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "a" / "1.png").write_bytes(b"x")
+    (tmp_path / "elsewhere" / "2.png").write_bytes(b"x")
+    (tmp_path / "root" / "a" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "self").symlink_to(tmp_path / "root" / "self")
+    (tmp_path / "root" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    assert storage.list_files(str(tmp_path / "root"), (".png",)) == ["a/1.png", "out/2.png"]
+
+
+def test_leads_outside_is_said_of_links_that_leave_the_root_only(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "1.png").write_bytes(b"x")
+    (tmp_path / "2.png").write_bytes(b"x")
+    (root / "inside").symlink_to(root / "1.png")
+    (root / "outside").symlink_to(tmp_path / "2.png")
+    (tmp_path / "rootlike").mkdir()
+    (root / "sibling").symlink_to(tmp_path / "rootlike")
+    (tmp_path / "linked-root").symlink_to(root)
+    outside = {name: storage.leads_outside(str(root), name) for name in ("1.png", "inside", "outside", "sibling/x")}
+    assert outside == {"1.png": False, "inside": False, "outside": True, "sibling/x": True}
+    assert not storage.leads_outside(str(tmp_path / "linked-root"), "1.png")
+    assert not storage.leads_outside("s3://bucket/root", "1.png")
+
+
+def test_explain_says_what_to_do_where_storage_failed_and_nothing_of_other_errors() -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    no_answer = storage.explain(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))
+    assert no_answer is not None
+    assert "AWS_ENDPOINT_URL" in no_answer
+    assert storage.explain(PermissionError(13, "Permission denied", "corpus/x")) is not None
+    assert storage.explain(OSError(28, "No space left on device")) is not None
+    assert storage.explain(ValueError("a bug")) is None

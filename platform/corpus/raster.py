@@ -1,4 +1,4 @@
-"""Bytes to 8-bit grey pixels and back: PNG, JPEG, BMP and TIFF by Pillow, and the door to DICOM.
+"""Bytes to 8-bit grey pixels and back: PNG, JPEG, BMP and TIFF by Pillow, bare pixels, and the door to DICOM.
 
 Shapes: H rows, W columns of one image. Every image here is uint8, 0 black to 255 white.
 """
@@ -8,14 +8,19 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageOps, UnidentifiedImageError
 
+from chexray.platform.corpus.schema import RawFormat
 from chexray.platform.errors import ChexrayError
+
+if TYPE_CHECKING:
+    from chexray.platform.corpus.redaction import Rule
 
 Image = NDArray[np.uint8]
 """image_HW: 0 black to 255 white."""
@@ -31,8 +36,15 @@ ImageReason = Literal[
     "image without pixels",
     "image in colour",
     "image encoding not supported",
+    "not a radiograph",
+    "not a chest",
+    "lateral view",
+    "frontal view",
 ]
-"""Why an image is left out. The last three are said of DICOM alone."""
+"""Why an image is left out. The last seven are said of DICOM alone."""
+
+ViewFilter = Literal["any", "frontal", "lateral"]
+"""Which views are wanted."""
 
 MAX_PIXELS = 100_000_000
 """Above this a file is refused from its header: a 43 x 43 cm detector at 0.1 mm has 18.5 million pixels."""
@@ -56,17 +68,50 @@ class UnreadableImage(ChexrayError):  # noqa: N818 - says what the image is, lik
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-def decode_image(data: bytes) -> Image:
+def decode_image(data: bytes, view: ViewFilter = "any", window: int = 0, rules: Sequence[Rule] = ()) -> Image:
     """Display pixels image_HW uint8 of a DICOM file (preamble and 'DICM', PS3.10 7.1) or a raster file.
 
-    Raises `UnreadableImage` with its reason.
+    `view`, `window` and `rules` concern DICOM alone: see `chexray.platform.corpus.dicom.read_radiograph`. Raises
+    `UnreadableImage` with its reason.
     """
+    return decode_source(data, None, view, window, rules)[0]
+
+
+def decode_source(
+    data: bytes, raw: RawFormat | None, view: ViewFilter = "any", window: int = 0, rules: Sequence[Rule] = ()
+) -> tuple[Image, str | None, tuple[str, ...]]:
+    """As `decode_image`, or as `decode_raw` where there is a `raw`; also the header's view, and what was masked."""
+    if raw is not None:
+        return decode_raw(data, raw), None, ()
     if data[128:132] == b"DICM":
         # Here and not above: dicom.py imports this module, and pydicom is loaded only where DICOM is met.
-        from chexray.platform.corpus.dicom import decode_dicom
+        from chexray.platform.corpus.dicom import read_radiograph
 
-        return decode_dicom(data)
-    return decode_raster(data)
+        radiograph = read_radiograph(data, view, window, rules)
+        return radiograph.image_HW, radiograph.header.view, radiograph.notes
+    return decode_raster(data), None, ()
+
+
+def decode_raw(data: bytes, raw: RawFormat) -> Image:
+    """Pixels image_HW uint8 of a file that is nothing but pixels, such as JSRT's `.IMG`.
+
+    0 becomes 0 and 2**bits - 1 becomes 255, or the other way round where `raw` is inverted. Raises `UnreadableImage`
+    for another length, and for values of more bits, which mean that the format is not this one.
+    """
+    check_size(raw.height, raw.width)
+    if not 1 <= raw.bits <= 16:
+        raise ValueError(f"bits is {raw.bits}: it must be 1 to 16")
+    expected = raw.height * raw.width * 2
+    if len(data) < expected:
+        raise UnreadableImage("image truncated" if data else "image empty", f"{len(data)} of {expected} bytes")
+    if len(data) > expected:
+        raise UnreadableImage("image not readable", f"{len(data)} bytes, {expected} expected")
+    words_HW = np.frombuffer(data, ">u2").reshape(raw.height, raw.width)
+    top = 2**raw.bits - 1
+    if words_HW.max() > top:
+        raise UnreadableImage("image not readable", f"a value of {words_HW.max()}, at most {top} expected")
+    table = stretch(np.arange(top + 1), 0, top)
+    return check_image((255 - table if raw.inverted else table)[words_HW])
 
 
 def decode_raster(data: bytes) -> Image:

@@ -9,9 +9,16 @@ _FINDINGS = r"FINDINGS?"
 _IMPRESSION = r"IMPRESSIONS?|CONCLUSIONS?|OPINION|SUMMARY"
 _COMBINED = rf"(?:{_FINDINGS})\s*(?:AND|&|/)\s*(?:{_IMPRESSION})"
 _OTHER = (
-    r"(?:CLINICAL\s+)?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUE|EXAMINATION|EXAM|PROCEDURE"
+    r"(?:(?:CLINICAL|PATIENT)\s+)?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?(?:\s+(?:EXAM|FILM|STUDY))?"
+    r"|TECHNIQUE|(?:TYPE\s+OF\s+)?EXAMINATION|(?:REFERENCE\s+)?EXAM|PROCEDURE"
     r"|REASON\s+FOR\s+(?:THE\s+)?(?:EXAM(?:INATION)?|STUDY)|RECOMMENDATION(?:S|\(S\))?|NOTIFICATIONS?|WET\s+READ"
     r"|(?:FINAL|RADIOLOGY)\s+REPORT|ADDENDUM|REPORT"
+)
+
+# MIMIC-CXR's reports may name the views instead of 'FINDINGS', in capitals: "CHEST, PA AND LATERAL:".
+_VIEWS = (
+    r"(?=[A-Z][A-Z ()/,-]{0,80}:)(?=[A-Z ()/,-]{0,80}"
+    r"(?:CHEST|PORTABLE|(?:PA|AP) AND LAT|LATERAL AND (?:PA|AP)|(?:ONE|TWO|FRONTAL|PA|AP) VIEWS?))[A-Z ()/,-]+"
 )
 
 # A header stands at the start of a line or after a sentence and ends in a colon. Without a colon it must be
@@ -19,14 +26,20 @@ _OTHER = (
 _HEADER = re.compile(
     rf"(?:^[ \t]*|(?<=[.?!])\s+)"
     rf"(?:(?i:(?P<combined>{_COMBINED})|(?P<findings>{_FINDINGS})|(?P<impression>{_IMPRESSION})"
-    rf"|{_OTHER})[ \t]*:"
+    rf"|(?P<text>REPORT)|{_OTHER})[ \t]*:"
     rf"|(?:(?P<combined_alone>{_COMBINED})|(?P<findings_alone>{_FINDINGS})|(?P<impression_alone>{_IMPRESSION})"
-    rf"|{_OTHER})[ \t]*$)",
+    rf"|{_OTHER})[ \t]*$)"
+    rf"|^[ \t]*(?P<views>{_VIEWS}):(?=\s)",
     re.MULTILINE,
 )
+# Headers one after another go at once: one at a time, a text of nothing else takes time with the square of its length.
+_HEADER_RUN = re.compile(
+    rf"(?:^[ \t]*|(?<=[.?!])\s+)(?i:(?:(?:{_COMBINED}|{_FINDINGS}|{_IMPRESSION}|{_OTHER})[ \t]*:\s*)+)", re.MULTILINE
+)
+_BLANK_LINES = re.compile(r"\n\s*\n")
 
 # What stands for removed names and dates: ___ (MIMIC-CXR), XXXX (Open-I), [**...**] (older MIMIC).
-_DEIDENTIFIED = re.compile(r"\[\*\*.*?\*\*\]|_{2,}|(?<![A-Za-z])X{3,}(?![A-Za-z])", re.DOTALL)
+_DEIDENTIFIED = re.compile(r"\[\*\*[^\[\]]{0,200}\*\*\]|_{2,}|(?<![A-Za-z])X{3,}(?![A-Za-z])", re.DOTALL)
 _SPACE_BEFORE_MARK = re.compile(r"\s+([.,;:?!)])")
 _REPEATED_MARK = re.compile(r"([.,;:])(?:\s*[,;:])+|([,;:])(?=\.)")
 _EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|\"\s*\"")
@@ -38,8 +51,9 @@ _WORD = re.compile(r"[^\W\d_]+")
 class ReportSections:
     """Cleaned sections of a report, None where absent, and `report`, the text that is trained on.
 
-    `report` is findings and impression where there is one of them, else the whole cleaned text; it may be
-    empty (see `keep_report`).
+    `report` is findings and impression where there is one of them. Else it is what follows the headers: of the last
+    section with several paragraphs, all but the first, which belongs to the header ("HISTORY: Cough."). Without
+    headers or paragraphs it is the whole text. It may be empty (see `keep_report`).
     """
 
     findings: str | None
@@ -51,19 +65,22 @@ def split_sections(text: str) -> ReportSections:
     """The findings and the impression of a report (also: conclusion, opinion, summary), cleaned.
 
     Headers in any case at the start of a line or after a sentence; a section ends at the next known header.
-    Repeated sections are joined in order. 'FINDINGS AND IMPRESSION' counts as findings.
+    Repeated sections are joined in order. 'FINDINGS AND IMPRESSION' counts as findings, and so do headers that name
+    the views. The last two rules, of views and of paragraphs, are those of MIMIC-CXR's own code (Johnson et al.,
+    mimic-cxr/txt/section_parser.py).
     """
     headers = list(_HEADER.finditer(text))
-    bodies: dict[str, list[str]] = {"findings": [], "impression": []}
     ends = [*(header.start() for header in headers[1:]), len(text)]
-    for header, end in zip(headers, ends, strict=False):
+    sections = [(header, text[header.end() : end]) for header, end in zip(headers, ends, strict=False)]
+    bodies: dict[str, list[str]] = {"findings": [], "impression": []}
+    for header, section in sections:
         name = _section_name(header)
-        body = clean_report(text[header.end() : end])
+        body = clean_report(section)
         if name and body:
             bodies[name].append(body)
     findings, impression = (" ".join(bodies[name]) or None for name in ("findings", "impression"))
     kept = " ".join(part for part in (findings, impression) if part)
-    return ReportSections(findings, impression, clean_report(kept or text))
+    return ReportSections(findings, impression, clean_report(kept or _last_paragraphs(sections) or text))
 
 
 def clean_report(text: str) -> str:
@@ -74,7 +91,7 @@ def clean_report(text: str) -> str:
     previous = None
     while text != previous:
         previous = text
-        text = _DEIDENTIFIED.sub(" ", _HEADER.sub(" ", text))
+        text = _DEIDENTIFIED.sub(" ", _HEADER.sub(" ", _HEADER_RUN.sub(" ", text)))
         text = _EMPTY_BRACKETS.sub(" ", text)
         text = _SPACE_BEFORE_MARK.sub(r"\1", " ".join(text.split()))
         text = _REPEATED_MARK.sub(r"\1", text)
@@ -82,19 +99,32 @@ def clean_report(text: str) -> str:
     return text
 
 
-def keep_report(text: str, min_words: int = 1) -> str | None:
+def keep_report(text: str, min_words: int = 1, max_words: int | None = None) -> str | None:
     """Why a cleaned report is left out, or None to keep it.
 
-    'report empty': no letters at all. 'report too short': fewer than `min_words` words (runs of letters).
+    'report empty': no letters at all. 'report too short', 'report too long': fewer than `min_words` or more than
+    `max_words` words (runs of letters).
     """
     words = len(_WORD.findall(text))
     if words == 0:
         return "report empty"
-    return "report too short" if words < min_words else None
+    if words < min_words:
+        return "report too short"
+    return "report too long" if max_words is not None and words > max_words else None
+
+
+def _last_paragraphs(sections: list[tuple[re.Match[str], str]]) -> str | None:
+    """Of the last section that has several paragraphs, all but the first; all of them after the header 'REPORT:'."""
+    for header, section in reversed(sections):
+        # The first may be a removed date alone, as in "COMPARISON: ___.": it counts, though nothing of it is kept.
+        first, *others = [text for text in _BLANK_LINES.split(section) if text.strip()] or [""]
+        if any(clean_report(text) for text in others):
+            return "\n\n".join([first, *others] if header["text"] else others)
+    return None
 
 
 def _section_name(header: re.Match[str]) -> str | None:
     groups = {name.removesuffix("_alone") for name, value in header.groupdict().items() if value}
-    if groups & {"findings", "combined"}:
+    if groups & {"findings", "combined", "views"}:
         return "findings"
-    return "impression" if groups else None
+    return "impression" if "impression" in groups else None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from chexray.platform.config import TrainConfig
+from chexray.platform.model.batch_norm import share_batch_statistics
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -38,13 +39,17 @@ def engine_config(config: TrainConfig, world: int) -> dict[str, Any]:
 
 
 def start_engine(model: nn.Module, config: TrainConfig, world: int, device: torch.device) -> Any:
-    """A DeepSpeed engine around `model` with AdamW. The process group must be there already."""
+    """A DeepSpeed engine around `model` with AdamW. The process group must be there already.
+
+    Batch normalisation becomes one over all workers, or a step would depend on how it is shared out.
+    """
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
     if device.type == "cpu":
         _leave_shared_memory_op_out()
+    share_batch_statistics(model)
     groups = parameter_groups(model, config.weight_decay)
     betas = (config.beta1, config.beta2)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)

@@ -1,0 +1,62 @@
+"""Merging: several corpora into one, without pairs that are in it twice or in an evaluation set.
+
+As a cluster job: `ray job submit ... -- python -m chexray.jobs.merge s3://a s3://b --out s3://...`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import ray.data
+
+from chexray.cluster.local import ray_session
+from chexray.jobs.progress import bar
+from chexray.platform import storage
+from chexray.platform.artifacts import Kind, Manifest, Stage
+from chexray.platform.cli import run_job
+from chexray.platform.config import Recipe, Runtime
+from chexray.platform.corpus.counting import count_pairs
+from chexray.platform.corpus.merge import MergedShard, plan_merge, write_merged_shard
+from chexray.platform.corpus.shards import write_rejects
+from chexray.platform.errors import ChexrayError, UsageError
+
+
+def merge(
+    recipe: Recipe,
+    corpora: Sequence[str],
+    out: str,
+    evaluation: Sequence[str] = (),
+    runtime: Runtime | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Merge the corpora into one at `out`; `evaluation`: corpora that must share no image and no patient with it."""
+    if len(set(corpora)) < len(corpora) or len(corpora) < 1:
+        raise UsageError(f"merge: give each corpus once ({', '.join(corpora) or 'none given'})")
+    inputs: dict[str, tuple[str, Kind]] = {f"corpus {n}": (uri, "corpus") for n, uri in enumerate(corpora, start=1)}
+    inputs |= {f"evaluation {n}": (uri, "corpus") for n, uri in enumerate(evaluation, start=1)}
+    stage = Stage(out, "corpus", {"merge": True, **recipe.model_dump(include={"ingest"})}, inputs, overwrite=overwrite)
+    if done := stage.begin():
+        return done
+    sources = [stage.inputs[role] for role in inputs]
+    planned = plan_merge(sources[: len(corpora)], sources[len(corpora) :], recipe.ingest)
+    if not planned.shards:
+        raise ChexrayError(f"merge: all {planned.listed} pairs were dropped; look at the inputs with chexray inspect")
+    with ray_session(runtime or Runtime()), bar("merge", len(planned.shards)) as reporter:
+        out_uri = stage.uri
+
+        def write(row: dict[str, MergedShard]) -> dict[str, int]:
+            return {"pairs": write_merged_shard(out_uri, row["shard"])}
+
+        shards = [{"shard": shard} for shard in planned.shards]
+        written = ray.data.from_items(shards, override_num_blocks=len(shards)).map(write, num_cpus=1)
+        for done_shards, _ in enumerate(written.iter_rows(), start=1):
+            reporter.update(done_shards)
+    rejects = planned.dropped.drop_columns(["sample_id"])
+    write_rejects(storage.join(stage.uri, "rejects.parquet"), rejects.to_pylist())
+    reasons = Counter(str(reason) for reason in rejects["reason"].to_pylist())
+    return stage.finish(count_pairs(stage.uri, planned.listed, reasons))
+
+
+if __name__ == "__main__":
+    run_job("merge")

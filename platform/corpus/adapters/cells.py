@@ -1,0 +1,126 @@
+"""What the cells of datasets' tables mean: sexes, ages, views, labels; and where their files are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from chexray.platform import storage
+from chexray.platform.corpus.adapters.table import Table, read_table
+from chexray.platform.corpus.schema import Reject
+from chexray.platform.errors import UsageError
+
+CHEXPERT_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+"""The 14 columns of CheXpert's labeller (Irvin et al. 2019), which MIMIC-CXR-JPG and BRAX have too."""
+
+_LABELS: dict[str, bool | None] = {
+    "": None,
+    "nan": None,
+    "-1": None,
+    "-1.0": None,
+    "0": False,
+    "0.0": False,
+    "1": True,
+    "1.0": True,
+}
+_FRONTAL = {"PA": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTERO POSTERIOR": "AP"}
+_LATERAL = frozenset({"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "XTABLE LATERAL"})
+_DIRECTIONS = frozenset({"AP", "PA"}) | _LATERAL
+_AGE = re.compile(r"\d+(?:\.\d+)?")
+_AGE_UNITS = {"M": 12.0, "W": 365.25 / 7, "D": 365.25}
+"""How many make a year, by the letter that follows: DICOM's AS (PS3.5 6.2), and words such as 'months'."""
+_MAX_AGE = 120
+
+
+def find_table(root: str, names: Sequence[str], columns: Sequence[str], delimiter: str = ",") -> Table:
+    """The first of the tables `names` below `root` that is there, with at least `columns`.
+
+    UsageError where none is there, or a column is missing.
+    """
+    table = find_optional_table(root, names, columns, delimiter)
+    if table is None:
+        raise UsageError(f"{root}: no {' or '.join(names)} there; give the folder that holds it")
+    return table
+
+
+def find_optional_table(root: str, names: Sequence[str], columns: Sequence[str], delimiter: str = ",") -> Table | None:
+    """As `find_table`, but None where no table is there."""
+    for name in names:
+        uri = storage.join(root, name)
+        if storage.exists(uri):
+            table = read_table(uri, delimiter)
+            table.require(columns)
+            return table
+    return None
+
+
+def read_sex(text: str) -> Literal["F", "M"] | None:
+    """F or M by the first letter, of a word in any case; None for anything else ('O', 'None', '')."""
+    word = text.strip().upper()
+    if word[:1] == "F":
+        return "F"
+    return "M" if word in ("M", "MALE", "MAN") else None
+
+
+def read_age(text: str) -> float | None:
+    """Years of '57', '057Y', '57 ans', '16month', "['57']", '85 or more'; None without a number or above 120."""
+    number = _AGE.search(text)
+    if number is None:
+        return None
+    unit = text[number.end() :].strip().upper()[:1]
+    years = float(number.group()) / _AGE_UNITS.get(unit, 1.0)
+    return years if years <= _MAX_AGE else None
+
+
+def read_view(text: str) -> str | None:
+    """PA, AP or LATERAL of a DICOM View Position or a word for it; None where it is oblique, other or unknown.
+
+    A suffix is the patient's position ('AP LLD', 'PA RLD') or the beam's ('AP AXIAL'), and does not count.
+    """
+    words = " ".join(text.upper().replace("_", " ").split())
+    if words in _FRONTAL:
+        return _FRONTAL[words]
+    if words in _LATERAL:
+        return "LATERAL"
+    first, *position = words.split(" ")
+    return None if _DIRECTIONS & {*position} else _FRONTAL.get(first)
+
+
+def read_labels(where: str, row: dict[str, str], columns: Iterable[str]) -> dict[str, bool | None]:
+    """Labels of 1 (present), 0 (absent), -1 (uncertain) and nothing, the last two as None. UsageError for others."""
+    labels: dict[str, bool | None] = {}
+    for column in columns:
+        text = row[column].lower()
+        if text not in _LABELS:
+            raise UsageError(f"{where}: {column} is {row[column]!r}: a label must be 1, 0, -1 or empty")
+        labels[column] = _LABELS[text]
+    return labels
+
+
+def join_sections(findings: str | None, impression: str | None) -> str | None:
+    """A report of its sections, under the headers that `split_sections` reads; None where there is none."""
+    sections = (("FINDINGS", findings), ("IMPRESSION", impression))
+    return "\n".join(f"{name}: {text}" for name, text in sections if text) or None
+
+
+def unlisted(paths: Iterable[str], seen: set[str], suffixes: tuple[str, ...]) -> Iterator[Reject]:
+    """A reject for every image (by its suffix, in small letters) of `paths` that is not in `seen`."""
+    for path in paths:
+        if path not in seen and path.lower().endswith(suffixes):
+            yield Reject(path, "image without a row")

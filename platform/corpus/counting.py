@@ -1,0 +1,38 @@
+"""What a corpus's manifest says of its pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow.compute as pc
+
+from chexray.platform.corpus.schema import SPLITS
+from chexray.platform.corpus.shards import read_columns
+
+
+def count_pairs(corpus: str, listed: int, reasons: Counter[str]) -> dict[str, Any]:
+    """Counts of a written corpus, of which `listed` pairs were looked at and `reasons` left out."""
+    table = read_columns(corpus, ["split", "dataset", "patient_id", "report_source", "language", "view"])
+    by_split = Counter(table["split"].to_pylist())
+    patients = {
+        split: pc.count_distinct(table.filter(pc.equal(table["split"], split))["patient_id"]).as_py()
+        for split in sorted(by_split)
+    }
+    return {
+        "listed": listed,
+        "pairs": table.num_rows,
+        "rejected": sum(reasons.values()),
+        "rejected_by_reason": dict(sorted(reasons.items())),
+        "pairs_by_split": {split: by_split.get(split, 0) for split in SPLITS},
+        "pairs_by_dataset": _tally(table, "dataset"),
+        "pairs_by_view": _tally(table, "view"),
+        "pairs_by_language": _tally(table, "language"),
+        "patients": pc.count_distinct(table["patient_id"]).as_py(),
+        "patients_by_split": patients,
+        "report_source": _tally(table, "report_source"),
+    }
+
+
+def _tally(table: Any, column: str) -> dict[str, int]:
+    return dict(sorted(Counter(value or "unknown" for value in table[column].to_pylist()).items()))

@@ -1,0 +1,121 @@
+"""Several corpora into one: pairs sorted by sample id again, each patient in one split, each image once.
+
+Planned from a few columns; each shard of the result is then written on its own, from the rows that it needs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from chexray.platform import storage
+from chexray.platform.config import IngestConfig
+from chexray.platform.corpus.drops import COLUMNS, Drops, drop_table, find_drops
+from chexray.platform.corpus.schema import CORPUS_SCHEMA, SPLITS
+from chexray.platform.corpus.shards import cut, list_shards, read_table, shard_path, write_table
+from chexray.platform.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MergedShard:
+    """A shard of the result, and where its rows are: shard's URI and row numbers, in any order."""
+
+    shard: str
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """What will be written, and what is left out (of `DROP_SCHEMA`) of `listed` pairs."""
+
+    shards: tuple[MergedShard, ...]
+    dropped: pa.Table
+    listed: int
+
+
+def plan_merge(corpora: Sequence[str], evaluation: Sequence[str], config: IngestConfig) -> MergePlan:
+    """Which rows of which corpus go where. Where corpora hold the same pair, the first one's is taken."""
+    pairs = pa.concat_tables([_located_rows(uri) for uri in corpora])
+    first = _first_of_each_id(pairs)
+    again = pairs.filter(pa.array(~first))
+    pairs = pairs.filter(pa.array(first))
+    drops = _patients_in_two_splits(pairs)
+    kept = pairs.filter(pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string()))))
+    drops.update(find_drops(kept, [_located_rows(uri) for uri in evaluation], config))
+    table = pa.concat_tables(
+        [
+            drop_table(pairs, drops),
+            drop_table(again, dict.fromkeys(again["sample_id"].to_pylist(), ("duplicate source id", None))),
+        ]
+    )
+    left = pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string())))
+    return MergePlan(_shards(pairs.filter(left), config.shard_pairs), table, len(pairs) + len(again))
+
+
+def write_merged_shard(out: str, merged: MergedShard) -> int:
+    """Write one shard of the result, or find it written. Returns its number of pairs."""
+    uri = storage.join(out, merged.shard)
+    rows = sum(len(numbers) for _, numbers in merged.sources)
+    if not storage.exists(uri):
+        parts = [read_table(source).take(pa.array(numbers)) for source, numbers in merged.sources]
+        table = pa.concat_tables(parts).sort_by("sample_id")
+        write_table(uri, table.select(CORPUS_SCHEMA.names).cast(CORPUS_SCHEMA))
+    return rows
+
+
+def _located_rows(corpus: str) -> pa.Table:
+    """`COLUMNS` of all pairs of a corpus, and where each is: `shard` (its URI) and `row`."""
+    tables = []
+    for shard in list_shards(corpus):
+        uri = storage.join(corpus, shard.path)
+        try:
+            table = read_table(uri, COLUMNS)
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise UsageError(f"{uri}: lacks columns of a corpus; ingest it again with this chexray") from error
+        if len(table.column_names) != len(COLUMNS):
+            raise UsageError(f"{uri}: lacks columns of a corpus; ingest it again with this chexray")
+        where = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([uri]))
+        table = table.append_column("shard", where.cast(pa.string()))
+        tables.append(table.append_column("row", pa.array(np.arange(len(table)))))
+    if not tables:
+        raise UsageError(f"{corpus}: a corpus without pairs")
+    return pa.concat_tables(tables)
+
+
+def _first_of_each_id(pairs: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    _, first = np.unique(np.array(pairs["sample_id"].to_pylist()), return_index=True)
+    is_first = np.zeros(len(pairs), np.bool_)
+    is_first[first] = True
+    return is_first
+
+
+def _patients_in_two_splits(pairs: pa.Table) -> Drops:
+    """The pairs whose patient has others in a later split (test before validation before train)."""
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    patients, named = pairs["patient_id"].to_pylist(), pairs["split"].to_pylist()
+    for patient, split in zip(patients, named, strict=True):
+        splits[patient].add(split)
+    drops: Drops = {}
+    for sample, patient, split in zip(pairs["sample_id"].to_pylist(), patients, named, strict=True):
+        chosen = max(splits[patient], key=lambda name: [*map(str, SPLITS)].index(name))
+        if split != chosen:
+            drops[sample] = ("patient in two splits", f"{split}, {chosen}")
+    return drops
+
+
+def _shards(pairs: pa.Table, shard_pairs: int) -> tuple[MergedShard, ...]:
+    merged = []
+    for split in SPLITS:
+        members = pairs.filter(pc.equal(pairs["split"], split)).sort_by("sample_id").select(["shard", "row"])
+        for number, rows in enumerate(cut(members.to_pylist(), shard_pairs)):
+            sources: defaultdict[str, list[int]] = defaultdict(list)
+            for row in rows:
+                sources[row["shard"]].append(row["row"])  # type: ignore[index]
+            located = tuple((shard, tuple(numbers)) for shard, numbers in sorted(sources.items()))
+            merged.append(MergedShard(shard_path(split, number), located))
+    return tuple(merged)

@@ -1,0 +1,56 @@
+"""Patient and study ids become salted hashes; the salt stays with whoever ingests.
+
+The salt comes from the environment, where several corpora are to share it (so that a patient of two datasets of one
+cohort has one id), or is drawn once and kept beside the corpus, readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from chexray.platform import storage
+from chexray.platform.errors import UsageError
+
+SALT_VARIABLE = "CHEXRAY_SALT"
+SALT_FILE = ".salt"
+
+
+def salt_for(out: str) -> str:
+    """The salt of the corpus's patient and study ids: from the environment, else kept beside the corpus (mode 0600)."""
+    given = os.environ.get(SALT_VARIABLE)
+    if given is not None:
+        if len(given) < 8:
+            raise UsageError(f"{SALT_VARIABLE}: {len(given)} characters; a salt needs at least 8")
+        return given
+    uri = storage.join(out, SALT_FILE)
+    if storage.exists(uri):
+        return storage.read_bytes(uri).decode()
+    salt = secrets.token_hex(16)
+    write_private(uri, salt.encode())
+    return salt
+
+
+def salted_hash(salt: str, *parts: str) -> str:
+    """32 hex digits, the same for the same salt and parts."""
+    return hashlib.sha256("\x00".join((salt, *parts)).encode()).hexdigest()[:32]
+
+
+def salt_name(salt: str) -> str:
+    """8 hex digits by which two corpora can tell that they share a salt; says nothing of the salt itself."""
+    return salted_hash(salt, "the name of this salt")[:8]
+
+
+def write_private(uri: str, data: bytes) -> None:
+    """Write a file that its owner alone can read (mode 0600). On object stores the bucket's own policy decides."""
+    if storage.is_remote(uri):
+        storage.write_bytes(uri, data)
+        return
+    part = Path(f"{uri}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(data)
+    part.replace(uri)
