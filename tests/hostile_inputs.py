@@ -44,12 +44,14 @@ def sound_files() -> dict[str, bytes]:
     """One file of every kind, of 70 x 90 pixels."""
     pixels = blobs(0, 70, 90)
     words = (pixels.astype(np.uint16) * 16) | 5
-    window = {"WindowCenter": "2000", "WindowWidth": "3000", "Modality": "DX", "BodyPartExamined": "CHEST"}
+    chest = {"Modality": "DX", "BodyPartExamined": "CHEST"}
+    window = {**chest, "WindowCenter": "2000", "WindowWidth": "3000"}
+    narrow = {**chest, "WindowCenter": "125", "WindowWidth": "190"}
     native = radiograph(words, **window)
     rle = radiograph(words, **window)
-    rle.compress(RLELossless)
-    jpeg = _encapsulated(pixels, encoded(pixels, "JPEG", quality=90), JPEGBaseline8Bit, window)
-    jpeg2000 = _encapsulated(pixels, encoded(pixels, "JPEG2000", no_jp2=True), JPEG2000Lossless, window)
+    rle.compress(RLELossless, encoding_plugin="pydicom")
+    jpeg = _encapsulated(pixels, encoded(pixels, "JPEG", quality=90), JPEGBaseline8Bit, narrow)
+    jpeg2000 = _encapsulated(pixels, encoded(pixels, "JPEG2000", no_jp2=True), JPEG2000Lossless, narrow)
     return {
         "a.png": encoded(pixels),
         "a.jpg": encoded(pixels, "JPEG", quality=90),
@@ -73,18 +75,18 @@ def _encapsulated(pixels: np.ndarray, frame: bytes, syntax: str, elements: dict[
 def _damaged_files(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     sound = sound_files()
     for name, data in sound.items():
-        for _ in range(25):
+        for _ in range(32):
             yield f"flipped-{name}", _flip(data, rng, rng.choice([1, 1, 3, 20]))
-        for _ in range(14):
+        for _ in range(16):
             yield f"cut-{name}", data[: rng.randrange(len(data))]
         for _ in range(4):
             start = rng.randrange(len(data))
             yield f"zeroed-{name}", data[:start] + bytes(min(64, len(data) - start)) + data[start + 64 :]
         yield f"doubled-{name}", data + data
     for name, change in _WRONG_TAGS.items():
-        dataset = radiograph((blobs(0, 70, 90).astype(np.uint16) * 16), WindowCenter="2000", WindowWidth="3000")
+        dataset = radiograph((blobs(0, 70, 90).astype(np.uint16) * 16) | 5, WindowCenter="2000", WindowWidth="3000")
         change(dataset)
-        yield f"{name}.dcm", _written_anyhow(dataset)
+        yield f"{name}-native.dcm", _written_anyhow(dataset)
     yield from _bombs()
 
 
@@ -221,7 +223,7 @@ def _report_tricks(root: Path) -> Iterator[tuple[str, str]]:
         "\u200b\u200b",
         "12 34",
         "XXXX XXXX",
-        "caf\udce9 opacity",
+        "opacit\udce9 basale",
         "Opacit\u00e0 basale destra.",
         "\u80ba\u708e",
         "\u202eright to left opacity",

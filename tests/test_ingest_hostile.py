@@ -15,10 +15,10 @@ import PIL.Image
 import pydicom
 import pytest
 from corpora import blobs
-from hostile_inputs import write_hostile_dataset
+from hostile_inputs import sound_files, write_hostile_dataset
 from pydicom.pixels import apply_modality_lut, apply_windowing
 
-from chexray.platform.corpus.raster import decode_raster
+from chexray.platform.corpus.raster import decode_image, decode_raster
 from chexray.platform.corpus.reports import clean_report
 
 SEED = 20_261_124
@@ -64,7 +64,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[
 
 def test_hostile_inputs_are_all_accounted_for(ingested: tuple[Path, int, dict[str, Any]]) -> None:
     root, rows, outcome = ingested
-    assert rows >= 390
+    assert rows >= 500
     assert outcome["listed"] == len(outcome["results"]) >= rows
     reasons = Counter(reason for _, reason, _, _ in outcome["results"])
     print(reasons)
@@ -76,7 +76,7 @@ def test_hostile_inputs_are_all_accounted_for(ingested: tuple[Path, int, dict[st
 
 
 def test_hostile_inputs_do_not_eat_memory(ingested: tuple[Path, int, dict[str, Any]]) -> None:
-    # Measured: 1,050 MiB, of which 100 million pixels of the largest image allowed, twice, and 400 MB inflated.
+    # Measured: 914 MiB; 400 MB of them are what a deflated file may become, and its copy.
     assert ingested[2]["mebibytes"] < MAX_MEBIBYTES
 
 
@@ -93,15 +93,19 @@ def test_hostile_images_that_are_kept_are_what_other_libraries_decode(
 ) -> None:
     root, _, outcome = ingested
     kept = [(source, image) for source, reason, image, _ in outcome["results"] if reason is None]
-    worst = 0
+    worst, refused = 0, []
     for source, image in kept:
         pixels = decode_raster(bytes.fromhex(image)).astype(int)
-        expected = _decoded_elsewhere((root / source).read_bytes()).astype(int)
+        try:
+            expected = _decoded_elsewhere((root / source).read_bytes()).astype(int)
+        except (ValueError, AttributeError, NotImplementedError):
+            refused.append(source)  # pydicom asks more of a header than the pixels need
+            expected = decode_image(sound_files()[source.rsplit("-", 1)[-1]]).astype(int)
         assert pixels.shape == expected.shape, source
         worst = max(worst, int(np.abs(pixels - expected).max()))
-        assert worst <= 1, source  # measured worst: 1, where a value lies half way between two grey levels
-    print(f"{len(kept)} kept, worst difference {worst}")
-    assert len(kept) > 50
+        assert worst <= 1, source  # measured worst: 0; 1 is what rounding may do
+    assert len(kept) > 150  # measured: 217
+    assert len(refused) < 5, refused  # measured: 3
 
 
 def test_hostile_reports_that_are_kept_are_clean_lines(ingested: tuple[Path, int, dict[str, Any]]) -> None:
@@ -117,7 +121,7 @@ def _decoded_elsewhere(data: bytes) -> np.ndarray:
         return np.asarray(PIL.Image.open(io.BytesIO(data)).convert("L"))
     dataset = pydicom.dcmread(io.BytesIO(data))
     values = apply_modality_lut(dataset.pixel_array, dataset)
-    if "WindowWidth" in dataset:
+    if float(dataset.get("WindowWidth", 0)) >= 1:  # PS3.3 C.11.2.1.2: a smaller one is none
         dataset.BitsStored, dataset.PixelRepresentation = 8, 0
         return np.rint(apply_windowing(values, dataset)).astype(np.uint8)
     return np.rint((values - values.min()) / np.ptp(values) * 255).astype(np.uint8)

@@ -53,12 +53,12 @@ def test_merge_does_not_depend_on_the_order_of_different_corpora(tmp_path: Path)
     first = write_corpus(tmp_path / "a", [pair(n) for n in range(9)])
     images = {0: encoded(blobs(3)), **{n: encoded(blobs(100 + n)) for n in range(1, 9)}}
     second = write_corpus(tmp_path / "b", [pair(n, dataset="other", patient=50 + n) for n in range(9)], images)
-    reasons = [merged([first, second], f"{tmp_path}/ab"), merged([second, first], f"{tmp_path}/ba")]
+    reasons = [merged([first, second], f"{tmp_path}/one"), merged([second, first], f"{tmp_path}/other")]
     assert reasons[0] == reasons[1]
     assert list(reasons[0].values()) == ["duplicate image"]
     contents = [
         {file: storage.read_bytes(f"{tmp_path}/{name}/{file}") for file in storage.list_files(f"{tmp_path}/{name}")}
-        for name in ("ab", "ba")
+        for name in ("one", "other")
     ]
     assert contents[0] == contents[1]
 

@@ -18,7 +18,7 @@ from chexray.platform.errors import UsageError
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics, and their gradients, are those of all workers' images together."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(input)
         return normalise_globally(self, input)
