@@ -255,3 +255,13 @@ def test_decode_of_raw_pixels_that_are_not_of_the_format_gives_the_reason(data: 
 def test_decode_of_raw_pixels_of_more_than_16_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="bits is 17: it must be 1 to 16"):
         raster.decode_raw(raw([[1]]), RawFormat(32, 32, 17, False))
+
+
+def test_decode_mask_reads_the_gif_masks_of_jsrt_which_no_image_may_be() -> None:
+    pixels = np.zeros((40, 50), np.uint8)
+    pixels[10:20] = 255
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "GIF")
+    np.testing.assert_array_equal(raster.decode_mask(buffer.getvalue()), pixels)
+    with pytest.raises(raster.UnreadableImage, match="image not readable"):
+        raster.decode_image(buffer.getvalue())

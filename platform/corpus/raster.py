@@ -125,11 +125,11 @@ def decode_raster(data: bytes) -> Image:
 
 
 def decode_mask(data: bytes) -> Image:
-    """A mask file as mask_HW uint8 of 0 and 255: above half of the format's white is 255. May be constant.
+    """A mask file as mask_HW uint8 of 0 and 255: above half of the format's white is 255. May be constant, or a GIF.
 
     Deep grey is stretched by its own range first, as in `decode_raster`. Raises `UnreadableImage`.
     """
-    return np.where(_decode_grey(data) > 127, np.uint8(255), np.uint8(0))
+    return np.where(_decode_grey(data, (*_FORMATS, "GIF")) > 127, np.uint8(255), np.uint8(0))
 
 
 def check_image(image_HW: Image) -> Image:
@@ -194,11 +194,11 @@ def resize_mask(mask_HW: Image, height: int, width: int) -> Image:
     return np.where(np.array(resized) > 127, np.uint8(255), np.uint8(0))
 
 
-def _decode_grey(data: bytes) -> Image:
+def _decode_grey(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image:
     if not data:
         raise UnreadableImage("image empty", "0 bytes")
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        with PIL.Image.open(io.BytesIO(data), formats=formats) as opened:
             check_size(opened.height, opened.width)
             if getattr(opened, "n_frames", 1) > 1:
                 raise UnreadableImage("image with several frames", f"{opened.format} with more than one")
@@ -207,7 +207,7 @@ def _decode_grey(data: bytes) -> Image:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise UnreadableImage("image too large", str(error)) from error
     except UnidentifiedImageError as error:
-        raise UnreadableImage("image not readable", f"{len(data)} bytes, none of {_FORMATS}") from error
+        raise UnreadableImage("image not readable", f"{len(data)} bytes, none of {formats}") from error
     except _DECODE_ERRORS as error:
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         raise UnreadableImage(
