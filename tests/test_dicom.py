@@ -389,8 +389,9 @@ def test_decode_masks_by_rules_before_anything_else_is_judged() -> None:
 
 def test_decode_source_gives_the_view_of_the_header_and_what_was_masked() -> None:
     data = written(radiograph(large(), Modality="CR", ViewPosition="PA", BurnedInAnnotation="YES"))
-    image, view, notes = decode_source(data, None)
-    assert (image.shape, view, notes) == ((40, 50), "PA", ("burned-in annotation not masked",))
+    decoded = decode_source(data, None)
+    assert (decoded.image_HW.shape, decoded.size, decoded.view) == ((40, 50), (40, 50), "PA")
+    assert decoded.notes == ("burned-in annotation not masked",)
 
 
 def test_refusal_and_warnings_of_a_broken_header_quote_none_of_it(

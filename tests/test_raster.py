@@ -233,7 +233,7 @@ def test_decode_of_raw_pixels_spans_the_bits_that_are_used(inverted: bool, expec
     data = raw([[0, 1024, 2048, 4095]])
     image = raster.decode_raw(data, RawFormat(32, 32, 12, inverted))
     assert image[0, :4].tolist() == expected
-    assert raster.decode_source(data, RawFormat(32, 32, 12, inverted))[0].tolist() == image.tolist()
+    assert raster.decode_source(data, RawFormat(32, 32, 12, inverted)).image_HW.tolist() == image.tolist()
 
 
 @pytest.mark.parametrize(
@@ -265,3 +265,29 @@ def test_decode_mask_reads_the_gif_masks_of_jsrt_which_no_image_may_be() -> None
     np.testing.assert_array_equal(raster.decode_mask(buffer.getvalue()), pixels)
     with pytest.raises(raster.UnreadableImage, match="image not readable"):
         raster.decode_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(512, 640, 2), (1024, 1280, 4), (511, 640, 1), (300, 310, 1)])
+def test_large_jpeg_is_decoded_at_a_fraction_that_changes_the_small_image_by_little(
+    height: int, width: int, scale: int
+) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 12)).astype(np.uint8)
+    pixels = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    pixels.save(buffer, "JPEG", quality=95)
+    decoded = raster.decode_source(buffer.getvalue(), None, short_side=128)
+    assert decoded.size == (height, width)
+    assert decoded.image_HW.shape == (-(-height // scale), -(-width // scale))
+    whole = raster.decode_raster(buffer.getvalue())
+    small, expected = (raster.shrink(image, 128).astype(int) for image in (decoded.image_HW, whole))
+    assert np.abs(small - expected).max() <= 3  # measured worst: 2
+
+
+def test_jpeg_turned_by_its_exif_tag_has_the_size_of_the_upright_image() -> None:
+    buffer = io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(noise(200, 100)).save(buffer, "JPEG", exif=exif)
+    decoded = raster.decode_source(buffer.getvalue(), None, short_side=20)
+    assert decoded.size == (100, 200)
+    assert decoded.image_HW.shape == (50, 100)

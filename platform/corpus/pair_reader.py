@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -61,10 +61,10 @@ class PairReader:
         return path if self.public else salted_hash(self.salt, "path", path)
 
     def _row(self, source: SourcePair, split: Split, text: Row) -> Row:
-        original, view, notes = self._image(source)
-        stored = raster.shrink(original, self.config.short_side)
+        decoded = self._image(source)
+        stored = raster.shrink(decoded.image_HW, self.config.short_side)
         drawn = {
-            name: raster.encode_image(self._mask(mask, original.shape, stored.shape), "png")
+            name: raster.encode_image(self._mask(mask, decoded.size, stored.shape), "png")
             for name, mask in source.masks.items()
         }
         cohort = source.cohort or source.dataset
@@ -73,7 +73,7 @@ class PairReader:
             "dataset": source.dataset,
             "patient_id": salted_hash(self.salt, cohort, "patient", source.patient),
             "study_id": salted_hash(self.salt, cohort, "study", source.study),
-            "view": view,
+            "view": source.view or decoded.view,
             "split": split,
             "sex": source.sex,
             "age_years": source.age_years,
@@ -83,33 +83,34 @@ class PairReader:
             **text,
             "labels": [(name, None if value is None else int(value)) for name, value in sorted(source.labels.items())],
             "masks": sorted(drawn.items()),
-            "pixel_hash": pixel_hash(original),
+            "pixel_hash": pixel_hash(decoded.image_HW),
             "perceptual_hash": perceptual_hash(stored),
-            "notes": [*text["notes"], *notes],
+            "notes": [*text["notes"], *decoded.notes],
             "source_uri": self.name_of(source.image),
         }
 
-    def _image(self, source: SourcePair) -> tuple[raster.Image, str | None, list[str]]:
-        """Upright display pixels at full size, the view, and what was mended."""
+    def _image(self, source: SourcePair) -> raster.Decoded:
+        """Upright display pixels, and in the notes what was mended."""
         config = self.config
         if config.view != "any" and source.view is not None:
             self._check_view(source.view)
         data = self._file(source.image, MAX_IMAGE_BYTES, "image")
-        image, header_view, notes = raster.decode_source(
-            data, source.raw, config.view, config.dicom_window, self._rules
+        decoded = raster.decode_source(
+            data, source.raw, config.view, config.dicom_window, self._rules, config.short_side
         )
-        if reason := keep_image(image):
+        if reason := keep_image(decoded.image_HW):
             raise _PairRejected(reason)
-        inverted, upright = False, image
         if config.polarity != "keep":
-            upright, inverted = fix_polarity(image)
-        if inverted and config.polarity == "reject":
-            raise _PairRejected("inverted polarity")
+            upright, inverted = fix_polarity(decoded.image_HW)
+            if inverted and config.polarity == "reject":
+                raise _PairRejected("inverted polarity")
+            if inverted:
+                decoded = replace(decoded, image_HW=upright, notes=(*decoded.notes, "inverted polarity mended"))
         if config.classifier is not None:
-            label = _classifier(config.classifier).classify([upright])[0]
+            label = _classifier(config.classifier).classify([decoded.image_HW])[0]
             if unwanted := keep_class(label, config.classes):
                 raise _PairRejected(unwanted, f"the classifier says {label!r}")
-        return upright, source.view or header_view, [*notes, *(["inverted polarity mended"] if inverted else [])]
+        return decoded
 
     def _check_view(self, view: str) -> None:
         found = "lateral" if view.startswith("L") else "frontal"
@@ -151,11 +152,11 @@ class PairReader:
         note = f"translated from {language}"
         return {**columns, **dict(zip(names, translated, strict=True)), "language": "en", "notes": [note]}
 
-    def _mask(self, source: MaskSource, original: tuple[int, ...], stored: tuple[int, ...]) -> raster.Image:
+    def _mask(self, source: MaskSource, original: tuple[int, int], stored: tuple[int, ...]) -> raster.Image:
         """The mask at the stored image's size: 0 or 255."""
         files = [raster.decode_mask(self._file(path, MAX_IMAGE_BYTES, "mask")) for path in source.files]
         try:
-            return masks.build_mask(source, files, (original[0], original[1]), (stored[0], stored[1]))
+            return masks.build_mask(source, files, original, (stored[0], stored[1]))
         except ValueError as error:
             raise _PairRejected("mask not readable", str(error)) from error
 
