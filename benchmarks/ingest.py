@@ -136,6 +136,10 @@ def _rate(work: Callable[[SourcePair], object], pairs: list[SourcePair]) -> floa
 
 def _ingest_command(root: Path, out: Path, cpus: int) -> list[str]:
     code = (
+        "import ray.data; "
+        # A Ray of one logical CPU has a spare one for training; the limit is on what reads and writes pairs.
+        "options = ray.data.DataContext.get_current().execution_options; "
+        f"options.resource_limits = options.resource_limits.copy(cpu={cpus}); "
         "from chexray.jobs.ingest import ingest; from chexray.platform.config import Runtime, load_recipe; "
         f"ingest(load_recipe('tiny', ['ingest.shard_pairs=40', 'ingest.duplicates=keep']), 'folder', {str(root)!r}, "
         f"{str(out)!r}, {{'csv': 'pairs.csv'}}, Runtime(cpus={cpus}))"

@@ -5,7 +5,6 @@ As a cluster job: `ray job submit ... -- python -m chexray.jobs.ingest nih --roo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import ray.data
 from chexray.cluster.local import ray_session
 from chexray.jobs.progress import bar
 from chexray.platform import storage
-from chexray.platform.artifacts import Kind, Manifest, Stage, check_reject_rate, read_manifest
+from chexray.platform.artifacts import Kind, Manifest, Stage, check_reject_rate
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.adapters import open_adapter
@@ -24,10 +23,8 @@ from chexray.platform.corpus.drops import DROP_REASONS, DROPS_FILE, decide_drops
 from chexray.platform.corpus.ingest import ingest_chunk, merge_rejects, write_source_names
 from chexray.platform.corpus.pair_reader import PairReader, check_settings
 from chexray.platform.corpus.plan import Chunk, Plan, plan
-from chexray.platform.corpus.salt import salt_for, salt_name
+from chexray.platform.corpus.salt import salt_for, salt_name, warn_of_other_salts
 from chexray.platform.errors import ChexrayError
-
-_log = logging.getLogger(__name__)
 
 
 def ingest(
@@ -59,7 +56,7 @@ def ingest(
     if done := stage.begin():
         return done
     reader = PairReader(root, recipe.ingest, salt_for(stage.uri), adapter.card.public)
-    _warn_of_other_salts(reader.salt, evaluation)
+    warn_of_other_salts(salt_name(reader.salt), evaluation)
     with ray_session(runtime or Runtime()):
         _write_chunks(planned, reader, stage.uri)
         dropped = decide_drops(stage.uri, evaluation, recipe.ingest)
@@ -102,16 +99,6 @@ def _spread(what: str, total: int, items: list[str], work: Callable[[dict[str, A
         for row in tasks.map(work, num_cpus=1).iter_rows():
             done += sum(row.values())
             reporter.update(done)
-
-
-def _warn_of_other_salts(salt: str, evaluation: Sequence[str]) -> None:
-    for uri in evaluation:
-        if read_manifest(uri, "corpus").counts.get("salt") != salt_name(salt):
-            _log.warning(
-                "%s: ingested with another salt, so only images can be compared with it, not patients; "
-                "set CHEXRAY_SALT to one value for both",
-                uri,
-            )
 
 
 if __name__ == "__main__":

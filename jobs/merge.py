@@ -13,11 +13,12 @@ import ray.data
 from chexray.cluster.local import ray_session
 from chexray.jobs.progress import bar
 from chexray.platform import storage
-from chexray.platform.artifacts import Kind, Manifest, Stage
+from chexray.platform.artifacts import Kind, Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.counting import count_pairs
 from chexray.platform.corpus.merge import MergedShard, plan_merge, write_merged_shard
+from chexray.platform.corpus.salt import warn_of_other_salts
 from chexray.platform.corpus.shards import write_rejects
 from chexray.platform.errors import ChexrayError, UsageError
 
@@ -39,6 +40,8 @@ def merge(
     if done := stage.begin():
         return done
     sources = [stage.inputs[role] for role in inputs]
+    salt = read_manifest(sources[0], "corpus").counts.get("salt")
+    shared_salt = None if warn_of_other_salts(salt, sources) else salt
     planned = plan_merge(sources[: len(corpora)], sources[len(corpora) :], recipe.ingest)
     if not planned.shards:
         raise ChexrayError(f"merge: all {planned.listed} pairs were dropped; look at the inputs with chexray inspect")
@@ -55,7 +58,7 @@ def merge(
     rejects = planned.dropped.drop_columns(["sample_id"])
     write_rejects(storage.join(stage.uri, "rejects.parquet"), rejects.to_pylist())
     reasons = Counter(str(reason) for reason in rejects["reason"].to_pylist())
-    return stage.finish(count_pairs(stage.uri, planned.listed, reasons))
+    return stage.finish(count_pairs(stage.uri, planned.listed, reasons) | {"salt": shared_salt})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from chexray.platform import cli
+from chexray.platform.corpus.adapters import ADAPTERS
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -32,7 +33,29 @@ def images(tmp_path: Path) -> Path:
     return root
 
 
+def test_ingest_list_shows_every_dataset_with_its_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "ingest", "--list") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ADAPTERS)
+    assert all(len(line) <= 80 for line in printed.splitlines())
+    assert "377,110" in printed  # MIMIC-CXR 2.0.0, Johnson et al. 2019
+
+
 USAGE = [
+    (["merge", "{tmp}/no", "--out", "{tmp}/m"], ["no such folder"]),
+    (["merge", "{root}", "{root}", "--out", "{tmp}/m"], ["give each corpus once"]),
+    (["inspect", "{root}"], ["{root}", "not a corpus"]),
+    (
+        ["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--set", "ingest.redaction={tmp}/rules.yaml"],
+        ["ingest.redaction", "rules.yaml"],
+    ),
+    (
+        ["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--set", "ingest.classifier={tmp}"],
+        ["config.json"],
+    ),
     (["ingest", "nih", "--root", "{tmp}/nowhere", "--out", "{tmp}/c"], ["nowhere"]),
     (["ingest", "unknown", "--root", "{root}", "--out", "{tmp}/c"], ["unknown", "nih", "folder", "synthetic"]),
     (["ingest", "folder", "--out", "{tmp}/c"], ["--root"]),

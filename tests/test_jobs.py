@@ -22,10 +22,12 @@ from chexray.jobs.curate import curate
 from chexray.jobs.demo import demo
 from chexray.jobs.evaluate import evaluate, read_results
 from chexray.jobs.ingest import ingest
+from chexray.jobs.merge import merge
 from chexray.jobs.pretrain import pretrain
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import Recipe, Runtime, load_recipe
+from chexray.platform.corpus.inspection import inspect_corpus
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table
 from chexray.platform.errors import ChexrayError, UsageError
 from chexray.platform.model.checkpoint import load_checkpoint, read_uids
@@ -117,6 +119,23 @@ def test_ingest_again_is_a_no_op_and_after_an_interruption_gives_the_same_shards
     after = {shard.path: read_table(f"{corpus}/{shard.path}") for shard in list_shards(corpus)}
     assert after.keys() == before.keys()
     assert all(after[path].equals(before[path]) for path in before)
+
+
+def test_merge_of_corpora_without_what_an_evaluation_set_holds(folder: Path, corpus: str, real_data: Path) -> None:
+    nih = str(folder / "nih")
+    ingest(small("ingest.split=test"), "nih", str(real_data / "nih"), nih)
+    again = str(folder / "nih-to-train")
+    ingest(small("ingest.split=train"), "nih", str(real_data / "nih"), again)
+    out = str(folder / "merged")
+    counts = merge(small(), [corpus, again], out, evaluation=[nih]).counts
+    own = read_manifest(corpus, "corpus").counts["pairs"]
+    # 790 rows of which two show one image; all that is left of them is in the evaluation set.
+    assert counts["listed"] == own + 789
+    assert counts["rejected_by_reason"]["image of an evaluation set"] == 789
+    assert set(counts["pairs_by_dataset"]) == {"synthetic"}
+    assert counts["pairs"] == own - counts["rejected_by_reason"].get("near-duplicate image", 0)
+    assert merge(small(), [corpus, again], out, evaluation=[nih]).counts == counts
+    assert "synthetic" in inspect_corpus(out)
 
 
 def test_pretrain_two_workers_follow_the_trajectory_of_one(folder: Path, corpus: str, checkpoint: str) -> None:

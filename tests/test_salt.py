@@ -6,9 +6,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from corpora import SALT, pair, write_corpus
 
 from chexray.platform import storage
-from chexray.platform.corpus.salt import salt_for, salt_name
+from chexray.platform.corpus.salt import salt_for, salt_name, warn_of_other_salts
 from chexray.platform.errors import UsageError
 
 
@@ -47,3 +48,13 @@ def test_salt_that_is_too_short_is_refused_without_showing_it(
 def test_salt_name_tells_salts_apart_without_holding_them() -> None:
     assert salt_name("first salt") == salt_name("first salt") != salt_name("other salt")
     assert len(salt_name("first salt")) == 8
+
+
+def test_corpora_of_another_salt_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = write_corpus(tmp_path / "a", [pair(1)])
+    second = write_corpus(tmp_path / "b", [pair(2)], salt="another salt")
+    assert warn_of_other_salts(salt_name(SALT), [first, second])
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [second]
+    assert not warn_of_other_salts(salt_name(SALT), [first])
+    assert "another salt," in caplog.text
+    assert SALT not in caplog.text

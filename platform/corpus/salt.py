@@ -7,15 +7,19 @@ cohort has one id), or is drawn once and kept beside the corpus, readable by its
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
 from chexray.platform.errors import UsageError
 
 SALT_VARIABLE = "CHEXRAY_SALT"
 SALT_FILE = ".salt"
+_log = logging.getLogger(__name__)
 
 
 def salt_for(out: str) -> str:
@@ -41,6 +45,19 @@ def salted_hash(salt: str, *parts: str) -> str:
 def salt_name(salt: str) -> str:
     """8 hex digits by which two corpora can tell that they share a salt; says nothing of the salt itself."""
     return salted_hash(salt, "the name of this salt")[:8]
+
+
+def warn_of_other_salts(name: str | None, corpora: Iterable[str]) -> bool:
+    """Say which of the corpora were ingested with another salt than that of this name. Returns whether any was."""
+    others = [uri for uri in corpora if read_manifest(uri, "corpus").counts.get("salt") != name]
+    for uri in others:
+        _log.warning(
+            "%s: ingested with another salt, so images can be compared with it, but not patients; set %s to one value "
+            "for all corpora and ingest again",
+            uri,
+            SALT_VARIABLE,
+        )
+    return bool(others)
 
 
 def write_private(uri: str, data: bytes) -> None:
