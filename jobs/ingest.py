@@ -66,7 +66,10 @@ def ingest(
     write_source_names(reader, stage.uri, planned)
     bad = sum(number for reason, number in reasons.items() if reason not in DROP_REASONS)
     check_reject_rate(bad, planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet"))
-    manifest = stage.finish(count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(reader.salt)})
+    counts = count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(reader.salt)}
+    if adapter.card.public and adapter.card.images is not None and name != "synthetic":
+        counts["images_of_the_whole_dataset"] = adapter.card.images
+    manifest = stage.finish(counts)
     storage.remove_tree(stage.path(DROPS_FILE))
     return manifest
 
