@@ -19,11 +19,11 @@ from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.counting import count_pairs
-from chexray.platform.corpus.drops import DROP_REASONS, DROPS_FILE, decide_drops, drop_from_shard
+from chexray.platform.corpus.drops import DROPS_FILE, NO_FAULT, decide_drops, drop_from_shard
 from chexray.platform.corpus.ingest import ingest_chunk, merge_rejects, write_source_names
-from chexray.platform.corpus.pair_reader import PairReader, check_settings
-from chexray.platform.corpus.plan import Chunk, Plan, plan
-from chexray.platform.corpus.salt import salt_for, salt_name, warn_of_other_salts
+from chexray.platform.corpus.pair_reader import PairReader, redaction_rules, settings_digests
+from chexray.platform.corpus.plan import Chunk, Plan, plan, with_salted_ids
+from chexray.platform.corpus.salt import keep_salt, salt_for, salt_name, warn_of_other_salts
 from chexray.platform.errors import ChexrayError
 
 
@@ -45,18 +45,27 @@ def ingest(
     """
     root = storage.resolve(root)
     adapter = open_adapter(name, root, **(options or {}))
-    check_settings(recipe.ingest)
-    planned = plan(adapter.pairs(), recipe.ingest)
+    salt = salt_for(storage.resolve(out))
+    entries = adapter.pairs() if adapter.card.public else with_salted_ids(adapter.pairs(), salt)
+    planned = plan(entries, recipe.ingest)
     if not planned.chunks:
         first = f"; first reason: {planned.rejects[0].reason}" if planned.rejects else ""
         raise ChexrayError(f"{root}: no pairs to ingest for '{name}' ({planned.listed} listed{first})")
-    settings = {"adapter": name, "options": options or {}, **recipe.model_dump(include={"ingest"})}
+    settings = {
+        "adapter": name,
+        "options": options or {},
+        "salt": salt_name(salt),
+        # Which share may be bad changes nothing in what is written.
+        "ingest": recipe.ingest.model_dump(exclude={"max_reject_rate"}),
+        "files": settings_digests(recipe.ingest),
+    }
     inputs: dict[str, tuple[str, Kind]] = {f"evaluation {n}": (uri, "corpus") for n, uri in enumerate(evaluation, 1)}
     stage = Stage(out, "corpus", settings, inputs, source=(root, planned.digest), overwrite=overwrite)
     if done := stage.begin():
         return done
-    reader = PairReader(root, recipe.ingest, salt_for(stage.uri), adapter.card.public)
-    warn_of_other_salts(salt_name(reader.salt), evaluation)
+    keep_salt(stage.uri, salt)
+    warn_of_other_salts(salt_name(salt), evaluation)
+    reader = PairReader(root, recipe.ingest, salt, adapter.card.public, redaction_rules(recipe.ingest.redaction))
     with ray_session(runtime or Runtime()):
         _write_chunks(planned, reader, stage.uri)
         dropped = decide_drops(stage.uri, evaluation, recipe.ingest)
@@ -64,14 +73,13 @@ def ingest(
             _drop(planned, dropped, stage.uri)
     reasons = merge_rejects(reader, stage.uri, planned, dropped.drop_columns(["sample_id"]))
     write_source_names(reader, stage.uri, planned)
-    bad = sum(number for reason, number in reasons.items() if reason not in DROP_REASONS)
+    bad = sum(number for reason, number in reasons.items() if reason not in NO_FAULT)
     check_reject_rate(bad, planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet"))
-    counts = count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(reader.salt)}
+    counts = count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(salt)}
     if adapter.card.public and adapter.card.images is not None and name != "synthetic":
         counts["images_of_the_whole_dataset"] = adapter.card.images
-    manifest = stage.finish(counts)
     storage.remove_tree(stage.path(DROPS_FILE))
-    return manifest
+    return stage.finish(counts)
 
 
 def _write_chunks(planned: Plan, reader: PairReader, out: str) -> None:

@@ -17,10 +17,14 @@ from chexray.platform.artifacts import Kind, Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.counting import count_pairs
+from chexray.platform.corpus.drops import LEAKS_FILE
 from chexray.platform.corpus.merge import MergedShard, plan_merge, write_merged_shard
 from chexray.platform.corpus.salt import warn_of_other_salts
-from chexray.platform.corpus.shards import write_rejects
+from chexray.platform.corpus.shards import write_rejects, write_table
 from chexray.platform.errors import ChexrayError, UsageError
+
+MERGE_SETTINGS = {"shard_pairs", "duplicates", "leaks", "near_duplicate_bits"}
+"""The settings of `ingest` that merging goes by."""
 
 
 def merge(
@@ -32,11 +36,12 @@ def merge(
     overwrite: bool = False,
 ) -> Manifest:
     """Merge the corpora into one at `out`; `evaluation`: corpora that must share no image and no patient with it."""
-    if len(set(corpora)) < len(corpora) or len(corpora) < 1:
+    if len({storage.resolve(uri) for uri in corpora}) < len(corpora) or len(corpora) < 1:
         raise UsageError(f"merge: give each corpus once ({', '.join(corpora) or 'none given'})")
+    settings = {"merge": True, "ingest": recipe.ingest.model_dump(include=MERGE_SETTINGS)}
     inputs: dict[str, tuple[str, Kind]] = {f"corpus {n}": (uri, "corpus") for n, uri in enumerate(corpora, start=1)}
     inputs |= {f"evaluation {n}": (uri, "corpus") for n, uri in enumerate(evaluation, start=1)}
-    stage = Stage(out, "corpus", {"merge": True, **recipe.model_dump(include={"ingest"})}, inputs, overwrite=overwrite)
+    stage = Stage(out, "corpus", settings, inputs, overwrite=overwrite)
     if done := stage.begin():
         return done
     sources = [stage.inputs[role] for role in inputs]
@@ -48,15 +53,17 @@ def merge(
     with ray_session(runtime or Runtime()), bar("merge", len(planned.shards)) as reporter:
         out_uri = stage.uri
 
-        def write(row: dict[str, MergedShard]) -> dict[str, int]:
-            return {"pairs": write_merged_shard(out_uri, row["shard"])}
+        def write(row: dict[str, str]) -> dict[str, int]:
+            return {"pairs": write_merged_shard(out_uri, MergedShard.from_json(row["shard"]))}
 
-        shards = [{"shard": shard} for shard in planned.shards]
+        shards = [{"shard": shard.to_json()} for shard in planned.shards]
         written = ray.data.from_items(shards, override_num_blocks=len(shards)).map(write, num_cpus=1)
         for done_shards, _ in enumerate(written.iter_rows(), start=1):
             reporter.update(done_shards)
     rejects = planned.dropped.drop_columns(["sample_id"])
     write_rejects(storage.join(stage.uri, "rejects.parquet"), rejects.to_pylist())
+    if evaluation:
+        write_table(stage.path(LEAKS_FILE), planned.leaks)
     reasons = Counter(str(reason) for reason in rejects["reason"].to_pylist())
     return stage.finish(count_pairs(stage.uri, planned.listed, reasons) | {"salt": shared_salt})
 

@@ -28,6 +28,8 @@ from chexray.platform.errors import ChexrayError, UsageError
 Kind = Literal["corpus", "subset", "checkpoint", "scores"]
 MANIFEST = "manifest.json"
 MARKER = "stage.json"
+_BEING_REPLACED = "being replaced"
+"""In place of a fingerprint, while an overwritten artifact is removed: what is left of it is nobody's."""
 FORMAT = 1
 """Raised when an artifact's layout changes in a way that older readers, or newer ones, cannot read."""
 
@@ -127,6 +129,10 @@ class Stage:
         for role, used in self.inputs.items():
             if f"{used}/".startswith(f"{self.uri}/"):
                 raise UsageError(f"--out {self.uri}: holds this run's own {role} ({used}); choose another folder")
+        if source and f"{self.uri}/".startswith(f"{source[0]}/"):
+            raise UsageError(
+                f"--out {self.uri}: lies inside the data that is read ({source[0]}); choose another folder"
+            )
         self.fingerprint = fingerprint(kind, self.config, self.input_fingerprints)
         self.overwrite = overwrite
         self.resumed = False
@@ -139,15 +145,18 @@ class Stage:
         `resumed` says whether an earlier, unfinished writing of the same artifact is there. Raises `UsageError`
         where the folder holds something else and `overwrite` is off.
         """
-        found = self._found_fingerprint()
-        if found == self.fingerprint and not self.overwrite:
+        found = self._found()
+        held = None if found is None else str(found["fingerprint"])
+        if held == self.fingerprint and not self.overwrite:
             if storage.exists(storage.join(self.uri, MANIFEST)):
                 return read_manifest(self.uri, self.kind)
             self.resumed = True
+            self._sweep()
         elif found is not None or storage.list_files(self.uri) or storage.is_file(self.uri):
-            self._refuse_unless_told(found)
-            storage.remove_tree(self.uri)
-        storage.write_json(storage.join(self.uri, MARKER), {"kind": self.kind, "fingerprint": self.fingerprint})
+            if held != _BEING_REPLACED:
+                self._refuse_unless_told(found)
+            self._clear()
+        self._mark(self.fingerprint)
         return None
 
     def finish(self, counts: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> Manifest:
@@ -173,24 +182,60 @@ class Stage:
     def path(self, *parts: str) -> str:
         return storage.join(self.uri, *parts)
 
-    def _found_fingerprint(self) -> str | None:
-        """The fingerprint of the artifact in the folder. None where there is none: others write a manifest.json too."""
-        for name in (MANIFEST, MARKER):
+    def _mark(self, fingerprint: str) -> None:
+        marker = {"kind": self.kind, "fingerprint": fingerprint, "config": self.config}
+        storage.write_json(storage.join(self.uri, MARKER), marker)
+
+    def _clear(self) -> None:
+        """Remove what is there. Interrupted, it leaves what no one takes for finished, and what we go on with."""
+        if storage.is_file(self.uri):
+            storage.remove_tree(self.uri)
+        else:
+            self._mark(_BEING_REPLACED)
+            storage.remove_tree(storage.join(self.uri, MANIFEST))
+            storage.clear_folder(self.uri, keep=MARKER)
+
+    def _sweep(self) -> None:
+        """Remove the parts of files that a killed process was writing."""
+        if not storage.is_remote(self.uri):
+            for part in Path(self.uri).rglob(".*.part"):
+                part.unlink()
+
+    def _found(self) -> dict[str, Any] | None:
+        """What the folder's manifest or marker says. None where there is none: others write a manifest.json too."""
+        for name in (MARKER, MANIFEST):
             uri = storage.join(self.uri, name)
             if storage.exists(uri):
                 found = storage.read_json(uri)
                 if isinstance(found, dict) and found.get("kind") in get_args(Kind) and "fingerprint" in found:
-                    return str(found["fingerprint"])
+                    return found
         return None
 
-    def _refuse_unless_told(self, found: str | None) -> None:
+    def _refuse_unless_told(self, found: dict[str, Any] | None) -> None:
         if found is None:
             raise UsageError(f"--out {self.uri}: not empty and not chexray's; choose another folder")
         if not self.overwrite:
             raise UsageError(
-                f"--out {self.uri}: holds another artifact ({found}; this run would write {self.fingerprint}); "
-                "choose another folder, or give --overwrite to replace it"
+                f"--out {self.uri}: holds another artifact ({found['fingerprint']}; this run would write "
+                f"{self.fingerprint}{self._difference(found)}); choose another folder, or give --overwrite to "
+                "replace it"
             )
+
+    def _difference(self, found: Mapping[str, Any]) -> str:
+        """Which settings differ, where that can be said."""
+        if found["kind"] != self.kind or "config" not in found:
+            return ""
+        ours, theirs = (_flat(json.loads(json.dumps(config, default=str))) for config in (self.config, found["config"]))
+        names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        return f"; they differ in {', '.join(names[:5])}" if names else "; their inputs differ"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def require_same_corpus(subset_uri: str, corpus_uri: str) -> None:
@@ -209,7 +254,8 @@ def check_reject_rate(rejected: int, total: int, allowed: float, where: str) -> 
     if total and rejected / total > allowed:
         raise ChexrayError(
             f"{rejected} of {total} pairs were rejected ({rejected / total:.1%}; allowed {allowed:.1%}); "
-            f"reasons in {where}; mend the data or raise ingest.max_reject_rate, and run again with --overwrite"
+            f"reasons in {where}; raise ingest.max_reject_rate and run again to go on with them left out, or mend the "
+            "data and run again with --overwrite"
         )
 
 

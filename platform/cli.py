@@ -109,6 +109,8 @@ def inspect(
     from chexray.platform.corpus.inspection import inspect_corpus
 
     page = out or storage.join(corpus, "inspect.html")
+    if storage.is_dir(page):
+        page = storage.join(page, "inspect.html")
     storage.write_bytes(page, inspect_corpus(corpus, pairs, seed).encode())
     Console().print(f"written: {page} (it shows images and reports of the corpus)", highlight=False, soft_wrap=True)
 

@@ -99,6 +99,7 @@ class IngestConfig(_Settings):
     classes: tuple[str, ...] = Field(("frontal",), description="the classifier's labels that are kept")
     translators: dict[str, str] = Field({}, description="from a language to the folder of a model that translates it")
     duplicates: Literal["drop", "keep"] = "drop"
+    leaks: Literal["drop", "report"] = Field("drop", description="what to do with what an evaluation set holds")
     near_duplicate_bits: int = Field(
         16, ge=0, le=64, description="images whose 256-bit perceptual hashes differ in at most so many bits are one"
     )

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -149,8 +150,10 @@ def leads_outside(root: str, path: str) -> bool:
 
 
 def file_size(uri: str) -> int:
-    """Bytes of a file, without reading it. FileNotFoundError where there is none."""
+    """Bytes of a file, without reading it. FileNotFoundError where there is none, or no regular file (a pipe)."""
     fs, path = filesystem(uri)
+    if not is_remote(uri) and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - keeps the errors of the path
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
     return int(fs.size(path))
 
 
@@ -177,20 +180,32 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def _walk_local(root: str) -> Iterator[str]:
-    """Paths of the files below a local folder, relative to it."""
+    """Paths of the regular files below a local folder, relative to it; no pipes, sockets or broken links."""
     base = os.path.realpath(root)
     seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        for name in list(subfolders):
-            place = Path(folder, name)
-            if place.is_symlink():
-                target = os.path.realpath(place)
-                if f"{target}/".startswith(f"{base}/") or f"{base}/".startswith(f"{target}/") or target in seen:
-                    subfolders.remove(name)
-                seen.add(target)
-        relative = os.path.relpath(folder, root)
-        for name in files:
-            yield name if relative == "." else f"{relative}/{name}"
+
+    def walk(folder: str, relative: str) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{relative}{entry.name}"
+                try:
+                    is_file, is_folder = entry.is_file(), entry.is_dir()
+                except OSError:  # a link that leads to itself
+                    continue
+                if is_file:
+                    yield name
+                elif is_folder and not (entry.is_symlink() and _is_walked(entry.path, base, seen)):
+                    yield from walk(entry.path, f"{name}/")
+
+    return walk(root, "")
+
+
+def _is_walked(link: str, base: str, seen: set[str]) -> bool:
+    """Whether what the link leads to is found anyway, or was. Remembers it."""
+    target = os.path.realpath(link)
+    again = target in seen or f"{target}/".startswith(f"{base}/") or f"{base}/".startswith(f"{target}/")
+    seen.add(target)
+    return again
 
 
 def explain(error: BaseException) -> str | None:
@@ -224,6 +239,19 @@ def remove_tree(uri: str) -> None:
         shutil.rmtree(path)
     else:
         Path(path).unlink(missing_ok=True)
+
+
+def clear_folder(uri: str, keep: str) -> None:
+    """Remove all below `uri` but the file `keep`, directly in it."""
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        others = [join(path, name) for name in list_files(uri) if name != keep]
+        if others:
+            fs.rm(others)
+        return
+    for entry in Path(path).iterdir():
+        if entry.name != keep:
+            remove_tree(str(entry))
 
 
 def upload_tree(folder: Path, uri: str) -> None:

@@ -69,7 +69,7 @@ def write_corpus(
     out = storage.join(root, "corpus")
     listed: list[SourcePair | Reject] = [*pairs]
     planned = plan(listed, config)
-    stage = Stage(out, "corpus", {"made": root}, source=(root, planned.digest))
+    stage = Stage(out, "corpus", {"made": root}, source=(storage.join(root, "source"), planned.digest))
     assert stage.begin() is None
     reader = PairReader(storage.join(root, "source"), config, salt)
     for chunk in planned.chunks:

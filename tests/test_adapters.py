@@ -245,7 +245,7 @@ def test_folder_without_patient_ids_makes_each_image_its_own_patient(tmp_path: P
 )
 def test_folder_path_that_leaves_the_root_is_rejected(tmp_path: Path, path: str) -> None:
     write(tmp_path, {"secret.png": "", "data/images/a.png": "", "data/a.csv": f"path,report\n{path},Clear.\n"})
-    rejects = [(path, "image path outside the root"), ("images/a.png", "image without a row")]
+    rejects = [(path, "path outside the root"), ("images/a.png", "image without a row")]
     assert rejects_of(listed("folder", tmp_path / "data")) == rejects
 
 

@@ -24,6 +24,7 @@ from chexray.platform.errors import UsageError
         ("0", 0.0),
         ("120", 120.0),
         ("121", None),
+        ("-5", None),
         ("?", None),
         ("", None),
     ],
@@ -45,7 +46,7 @@ def test_read_sex_in_datasets_ways_is_a_letter_or_none(text: str, sex: str | Non
     [
         ("PA", ["PA", "pa", "POSTERO_ANTERIOR", "PA LLD", "PA RLD"]),
         ("AP", ["AP", "ap", "ANTERO_POSTERIOR", "AP AXIAL", "AP LLD", "AP RLD"]),
-        ("LATERAL", ["LATERAL", "LAT", "LL", "L", "RL", "ll", "lateral", "XTABLE LATERAL"]),
+        ("LATERAL", ["LATERAL", "LAT", "LL", "L", "RL", "ll", "lateral", "XTABLE LATERAL", "profil"]),
         (None, ["", "RLO", "LT-DECUB", "RAO", "LPO", "OBLIQUE", "SUPINE", "UNKNOWN", "SWIMMERS", "PA Y LAT", "AP/PA"]),
     ],
 )
@@ -54,12 +55,12 @@ def test_read_view_of_mimic_brax_bimcv_and_rexgradient_is_one_of_three(view: str
 
 
 def test_read_labels_of_chexpert_encoding_makes_uncertain_unknown() -> None:
-    row = {"a": "1.0", "b": "0", "c": "-1.0", "d": "", "e": "nan"}
-    assert read_labels("x.csv", row, row) == {"a": True, "b": False, "c": None, "d": None, "e": None}
+    row = {"a": "1.0", "b": "0", "c": "-1.0", "d": "", "e": "nan", "f": "U"}
+    assert read_labels("x.csv", row, row) == {"a": True, "b": False, "c": None, "d": None, "e": None, "f": None}
 
 
 def test_read_labels_of_another_value_names_file_and_column() -> None:
-    with pytest.raises(UsageError, match=r"x\.csv: a is '0\.5': a label must be 1, 0, -1 or empty"):
+    with pytest.raises(UsageError, match=r"x\.csv: a is '0\.5': a label must be 1, 0, -1, u or empty"):
         read_labels("x.csv", {"a": "0.5"}, ["a"])
 
 

@@ -77,7 +77,7 @@ def test_rexgradient_studies_become_pairs_of_every_image(tmp_path: Path, folder:
     assert list(RexGradientAdapter(write(tmp_path, files)).pairs()) == [
         rex_pair(f"{REX}/a.png", view="PA", split="train"),
         rex_pair(f"{REX}/b.png", view="LATERAL", split="train"),
-        Reject(f"{REX}/c.png", "not a chest radiograph", "view KUB"),
+        Reject(f"{REX}/c.png", "not a chest", "view KUB"),
         Reject(f"{REX}/d.png", "no report and no labels"),
         rex_pair(f"{REX}/e.png", patient="pGRDN2", view="AP", split="validation", report="IMPRESSION: Normal."),
         rex_pair(f"{REX}/f.png", view="AP", split="test"),
@@ -171,7 +171,7 @@ def test_bimcv_radiographs_become_pairs_with_spanish_reports(tmp_path: Path, fol
         pair(ll, "S03047", "E07985", view="LATERAL", **first),
         pair(plain, "S03048", "E06000", report="Sin hallazgos.", labels={"No Finding": True}),
         Reject(empty, "no report and no labels"),
-        Reject(abdomen, "not a chest radiograph", "body part abdomen"),
+        Reject(abdomen, "not a chest", "body part abdomen"),
         pair(ap, "S03050", "E06002", view="AP", **third),
         Reject(unknown, "image without a row"),
     ]
@@ -239,7 +239,7 @@ def test_brax_rows_become_pairs_in_either_format(tmp_path: Path, image_format: A
         pair("id_1/a", view="PA", age_years=65.0, labels=labels),
         pair("id_1/b", view="LATERAL", age_years=85.0, labels=unknown | {"No Finding": True}),
         pair("id_2/c", labels=unknown | {"No Finding": True}),
-        Reject(f"{folder}/id_2/strip.{suffix}", "not a chest radiograph", "2000 x 100 pixels"),
+        Reject(f"{folder}/id_2/strip.{suffix}", "not a chest", "2000 x 100 pixels"),
         Reject(f"{folder}/id_2/gone.{suffix}", "image file missing"),
         Reject(f"{folder}/id_1/a.{suffix}", "duplicate row"),
         Reject(f"{folder}/id_3/stray.{suffix}", "image without a row"),

@@ -216,7 +216,7 @@ def test_mimic_dicom_records_become_pairs_without_split_view_and_labels(tmp_path
         dicom_pair("50414267", "02aa", report_file="files/p10/p10000032/s50414267.txt"),
         dicom_pair("53189527", "2a2d"),
         Reject("files/p10/p10000764/s57375967/e084.dcm", "image file missing"),
-        Reject("../../etc/passwd", "image path outside the root"),
+        Reject("../../etc/passwd", "path outside the root"),
         Reject("files/p10/p10000032/s53189527/stray.dcm", "image without a row"),
     ]
 

@@ -41,7 +41,7 @@ def chest(**elements: Any) -> bytes:
 def listed(root: str, files: dict[str, bytes | str], **options: Any) -> list[SourcePair | Reject]:
     for path, content in files.items():
         storage.write_bytes(storage.join(root, path), content.encode() if isinstance(content, str) else content)
-    return list(ArchiveAdapter(root, **options).pairs())
+    return list(open_adapter("archive", root, **options).pairs())
 
 
 REPORTS = {"reports.csv": "AccessionNumber,report\nA1,No acute disease.\nA2,Left effusion.\n"}
@@ -196,8 +196,8 @@ def test_headers_of_long_files_are_read_without_their_pixels(s3: str) -> None:
         ({"reports": "r.csv", "report_key": "acc"}, "missing column 'acc'"),
         ({"reports": "r.csv", "report": "text"}, "missing column 'text'"),
         ({"reports": "bare.csv"}, "no column 'report', 'findings' or 'impression'"),
-        ({"reports": "r.csv", "report_match": "name"}, "report_match=name: allowed: accession, study, patient"),
-        ({"view": "oblique"}, "view=oblique: allowed: any, frontal, lateral"),
+        ({"reports": "r.csv", "report_match": "name"}, "report_match='name': allowed: accession, study, patient"),
+        ({"view": "oblique"}, "view='oblique': allowed: any, frontal, lateral"),
         ({"labels": ["Edema"]}, "name columns of the CSV file"),
     ],
 )
@@ -205,6 +205,26 @@ def test_wrong_options_are_refused_with_what_is_allowed(options: dict[str, Any],
     files = {"r.csv": "AccessionNumber,report\nA1,x\n", "bare.csv": "AccessionNumber,x\nA1,x\n"}
     with pytest.raises(UsageError, match=message):
         listed(str(tmp_path), files, **options)
+
+
+def test_file_behind_a_link_out_of_the_root_is_not_opened(tmp_path: Any) -> None:
+    root = tmp_path / "root"
+    outside = tmp_path / "outside"
+    for folder in (root, outside):
+        folder.mkdir()
+    (outside / "image").write_bytes(chest())
+    (outside / "notes").write_bytes(b"not an image")
+    for name, target in (("b", outside / "image"), ("c", outside / "notes"), ("folder", outside), ("inside", root / "a")):
+        (root / name).symlink_to(target)
+    files = REPORTS | {"a": chest()}
+    found = listed(str(root), files, reports="reports.csv")
+    left_out = [entry for entry in found if isinstance(entry, Reject)]
+    link = ("link out of the root", "--option follow_links=true allows it")
+    assert left_out == [Reject(path, *link) for path in ("b", "c", "folder/image", "folder/notes")]
+    assert [entry.image for entry in found if isinstance(entry, SourcePair)] == ["a", "inside"]
+    followed = listed(str(root), files, reports="reports.csv", follow_links=True)
+    assert [entry.image for entry in followed if isinstance(entry, SourcePair)] == ["a", "b", "folder/image", "inside"]
+    assert [entry.reason for entry in followed if isinstance(entry, Reject)] == ["not a DICOM file"] * 2
 
 
 def test_archive_is_opened_by_its_name_and_is_not_public(tmp_path: Any) -> None:

@@ -152,6 +152,8 @@ def test_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def another_value(value: Any) -> Any:
+    if isinstance(value, tuple | dict):
+        return (*value, "x") if isinstance(value, tuple) else {**value, "x": "y"}
     return f"{value}x" if value is None or isinstance(value, str) else (not value if value is True else value * 2 + 1)
 
 
@@ -258,3 +260,50 @@ def test_stage_whose_output_holds_its_own_input_is_refused_even_with_overwrite(t
         with pytest.raises(UsageError, match="holds this run's own corpus"):
             Stage(str(out), "subset", {}, {"corpus": (corpus.uri, "corpus")}, overwrite=True)
     assert (tmp_path / "run" / "corpus" / "manifest.json").exists()
+
+
+def test_stage_overwriting_interrupted_leaves_nothing_that_passes_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the old artifact is removed: the folder is nobody's, and the next run of either goes on with it."""
+    place = str(tmp_path / "corpus")
+    old = corpus_stage(place)
+    old.begin()
+    storage.write_bytes(old.path("shards", "a.parquet"), b"old")
+    old.finish({})
+
+    def killed(uri: str, keep: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "clear_folder", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Stage(place, "corpus", {"other": 1}, source=("/raw", "digest"), overwrite=True).begin()
+    with pytest.raises(UsageError, match="never finished"):
+        read_manifest(place, "corpus")
+    again = corpus_stage(place)
+    assert again.begin() is None
+    assert not again.resumed
+    assert storage.list_files(place) == ["stage.json"]
+
+
+def test_stage_resuming_sweeps_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    place = tmp_path / "corpus"
+    corpus_stage(str(place)).begin()
+    (place / "shards").mkdir()
+    (place / "shards" / ".train-00000.parquet.0a1b2c3d.part").write_bytes(b"half")
+    (place / "shards" / "train-00001.parquet").write_bytes(b"whole")
+    corpus_stage(str(place)).begin()
+    assert storage.list_files(str(place)) == ["shards/train-00001.parquet", "stage.json"]
+
+
+def test_stage_of_other_settings_names_them(tmp_path: Path) -> None:
+    Stage(str(tmp_path / "c"), "corpus", {"ingest": {"codec": "png", "seed": 0}}, source=("/raw", "1")).begin()
+    other = Stage(str(tmp_path / "c"), "corpus", {"ingest": {"codec": "jpeg", "seed": 0}}, source=("/raw", "1"))
+    with pytest.raises(UsageError, match=r"they differ in ingest\.codec\)"):
+        other.begin()
+
+
+def test_stage_inside_the_data_it_reads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="lies inside the data that is read"):
+        Stage(str(tmp_path / "raw" / "out"), "corpus", {}, source=(str(tmp_path / "raw"), "1"))

@@ -9,7 +9,7 @@ import pytest
 from corpora import SALT, pair, write_corpus
 
 from chexray.platform import storage
-from chexray.platform.corpus.salt import salt_for, salt_name, warn_of_other_salts
+from chexray.platform.corpus.salt import keep_salt, salt_for, salt_name, warn_of_other_salts
 from chexray.platform.errors import UsageError
 
 
@@ -17,6 +17,8 @@ def test_salt_is_kept_beside_the_corpus_for_its_owner_only(tmp_path: Path, monke
     monkeypatch.delenv("CHEXRAY_SALT", raising=False)
     salt = salt_for(str(tmp_path))
     assert len(salt) == 32
+    assert list(tmp_path.iterdir()) == []
+    keep_salt(str(tmp_path), salt)
     assert salt_for(str(tmp_path)) == salt
     assert stat.S_IMODE((tmp_path / ".salt").stat().st_mode) == 0o600
     (tmp_path / "other").mkdir()
@@ -26,12 +28,14 @@ def test_salt_is_kept_beside_the_corpus_for_its_owner_only(tmp_path: Path, monke
 def test_salt_of_a_corpus_on_s3_is_kept_there(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHEXRAY_SALT", raising=False)
     salt = salt_for(f"{s3}/salted")
+    keep_salt(f"{s3}/salted", salt)
     assert salt_for(f"{s3}/salted") == salt == storage.read_bytes(f"{s3}/salted/.salt").decode()
 
 
 def test_salt_from_the_environment_is_used_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHEXRAY_SALT", "from the environment")
     assert salt_for(str(tmp_path)) == "from the environment"
+    keep_salt(str(tmp_path), "from the environment")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,5 +60,6 @@ def test_corpora_of_another_salt_are_named(tmp_path: Path, caplog: pytest.LogCap
     assert warn_of_other_salts(salt_name(SALT), [first, second])
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [second]
     assert not warn_of_other_salts(salt_name(SALT), [first])
-    assert "another salt," in caplog.text
+    assert warn_of_other_salts(None, [first])  # merged from corpora of different salts
+    assert "another salt" in caplog.text
     assert SALT not in caplog.text

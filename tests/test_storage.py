@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -286,3 +287,19 @@ def test_explain_says_what_to_do_where_storage_failed_and_nothing_of_other_error
     assert storage.explain(PermissionError(13, "Permission denied", "corpus/x")) is not None
     assert storage.explain(OSError(28, "No space left on device")) is not None
     assert storage.explain(ValueError("a bug")) is None
+
+
+def test_pipes_are_not_listed_and_have_no_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"xy")
+    assert storage.list_files(str(tmp_path)) == ["b.png"]
+    assert storage.file_size(str(tmp_path / "b.png")) == 2
+    with pytest.raises(FileNotFoundError):
+        storage.file_size(str(tmp_path / "a.png"))
+
+
+def test_clear_folder_keeps_one_file(place: str) -> None:
+    for name in ("keep.json", "a/b.txt", "c.txt"):
+        storage.write_bytes(storage.join(place, name), b"x")
+    storage.clear_folder(place, keep="keep.json")
+    assert storage.list_files(place) == ["keep.json"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,8 @@ from chexray.platform.corpus.schema import REJECT_SCHEMA
 from chexray.platform.corpus.shards import read_columns, read_table, write_table
 
 DROPS_FILE = "drops.parquet"
+LEAKS_FILE = "leaks.parquet"
+"""Which pairs an evaluation set holds, and why: left in the corpus whether they are dropped or only reported."""
 COLUMNS = (
     "sample_id",
     "dataset",
@@ -31,7 +34,7 @@ COLUMNS = (
     "source_uri",
 )
 DROP_SCHEMA = pa.schema([pa.field("sample_id", pa.string(), nullable=False), *REJECT_SCHEMA])
-DROP_REASONS = frozenset(
+NO_FAULT = frozenset(
     {
         "duplicate image",
         "near-duplicate image",
@@ -39,24 +42,43 @@ DROP_REASONS = frozenset(
         "near-duplicate of an evaluation image",
         "patient of an evaluation set",
         "patient in two splits",
+        "duplicate source id",
+        "duplicate row",
+        "not a radiograph",
+        "not a chest",
+        "not a DICOM file",
+        "frontal view",
+        "lateral view",
+        "view not wanted",
     }
 )
-"""Reasons that say nothing against the data's quality; they do not count towards `ingest.max_reject_rate`."""
+"""Reasons that say nothing against the data: copies, leaks, and what is filtered out on purpose. They do not count
+towards `ingest.max_reject_rate`."""
 
 Drops = dict[str, tuple[str, str | None]]
 """From sample id to why it is dropped: reason and detail."""
 
 
-def find_drops(pairs: pa.Table, evaluation: Sequence[pa.Table], config: IngestConfig) -> Drops:
-    """What of `pairs` is dropped. Tables have `COLUMNS`; test pairs are never leaks, they train nothing."""
+def find_drops(pairs: pa.Table, evaluation: Sequence[pa.Table], config: IngestConfig) -> tuple[Drops, Drops]:
+    """What of `pairs` is dropped, and what is a leak (dropped too, unless `ingest.leaks` is 'report').
+
+    Tables have `COLUMNS`. Test pairs are never leaks: they train nothing.
+    """
     drops: Drops = {}
     if config.duplicates == "drop":
-        near = near_duplicates(hash_matrix(pairs["perceptual_hash"]), config.near_duplicate_bits)
-        for sample, (reason, kept) in choose_survivors(pairs, near).items():
+        for sample, (reason, kept) in choose_survivors(pairs, _near(pairs, config.near_duplicate_bits)).items():
             drops[sample] = (reason, f"of {kept}")
     training = pairs.filter(pc.not_equal(pairs["split"], "test"))
-    drops.update(find_leaks(training, evaluation, config.near_duplicate_bits))
-    return drops
+    leaks: Drops = {**find_leaks(training, evaluation, config.near_duplicate_bits)}
+    return (drops if config.leaks == "report" else {**drops, **leaks}), leaks
+
+
+def _near(pairs: pa.Table, max_distance: int) -> list[tuple[int, int, int]]:
+    """Near-duplicates as rows of `pairs`, among one of each group of exact copies."""
+    _, first = np.unique(np.array(pairs["pixel_hash"].to_pylist()), return_index=True)
+    rows = np.sort(first).tolist()
+    near = near_duplicates(hash_matrix(pairs["perceptual_hash"].take(pa.array(rows))), max_distance)
+    return [(rows[i], rows[j], distance) for i, j, distance in near]
 
 
 def drop_table(pairs: pa.Table, drops: Drops) -> pa.Table:
@@ -74,7 +96,9 @@ def decide_drops(corpus: str, evaluation: Sequence[str], config: IngestConfig) -
     uri = storage.join(corpus, DROPS_FILE)
     if not storage.exists(uri):
         pairs = read_columns(corpus, COLUMNS)
-        drops = find_drops(pairs, [read_columns(other, COLUMNS) for other in evaluation], config)
+        drops, leaks = find_drops(pairs, [read_columns(other, COLUMNS) for other in evaluation], config)
+        if evaluation:
+            write_table(storage.join(corpus, LEAKS_FILE), drop_table(pairs, leaks))
         write_table(uri, drop_table(pairs, drops))
     return read_table(uri)
 

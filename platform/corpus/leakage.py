@@ -23,7 +23,8 @@ def find_leaks(training: pa.Table, evaluation: Sequence[pa.Table], max_distance:
     """The pairs of `training` that one of the `evaluation` tables holds too. All have `COLUMNS`.
 
     The first reason that applies: the same pixels, at most `max_distance` differing bits of the perceptual hashes,
-    the same patient. Patients are compared by their salted ids, which says something only where both corpora were
+    the same patient, or another image of one whose image is in there (RSNA's and SIIM's are NIH's, under ids of
+    their own). Patients are compared by their salted ids, which says something only where both corpora were
     made with one salt. Of several evaluation pairs the nearest is named, then the first by dataset and sample id.
     """
     for table in (training, *evaluation):
@@ -36,12 +37,26 @@ def find_leaks(training: pa.Table, evaluation: Sequence[pa.Table], max_distance:
     held_out = held_out.sort_by([("dataset", "ascending"), ("sample_id", "ascending")])
     names = [f"{row['dataset']} {row['sample_id']}" for row in held_out.select(["dataset", "sample_id"]).to_pylist()]
     samples = training["sample_id"].to_pylist()
-    # The strongest reason last, for it overwrites the others.
-    return {
-        **_same_value(samples, training, held_out, names, "patient_id", "patient of an evaluation set"),
+    images = {
         **_near_images(samples, training, held_out, names, max_distance),
         **_same_value(samples, training, held_out, names, "pixel_hash", "image of an evaluation set"),
     }
+    # The strongest reason last, for it overwrites the others.
+    return {
+        **_other_images(samples, training["patient_id"].to_pylist(), images),
+        **_same_value(samples, training, held_out, names, "patient_id", "patient of an evaluation set"),
+        **images,
+    }
+
+
+def _other_images(samples: Sequence[str], patients: Sequence[str], images: Leaks) -> Leaks:
+    """The other pairs of patients of whom the evaluation set has an image, under whatever id it knows them."""
+    known: dict[str, str] = {}
+    for sample, patient in zip(samples, patients, strict=True):
+        if sample in images:
+            known.setdefault(patient, images[sample][1])
+    pairs = zip(samples, patients, strict=True)
+    return {sample: ("patient of an evaluation set", known[patient]) for sample, patient in pairs if patient in known}
 
 
 def _same_value(

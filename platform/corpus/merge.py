@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from chexray.platform import storage
 from chexray.platform.config import IngestConfig
@@ -28,13 +29,24 @@ class MergedShard:
     shard: str
     sources: tuple[tuple[str, tuple[int, ...]], ...]
 
+    def to_json(self) -> str:
+        return _MERGED_SHARD.dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> MergedShard:
+        return _MERGED_SHARD.validate_json(text)
+
+
+_MERGED_SHARD = TypeAdapter(MergedShard)
+
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What will be written, and what is left out (of `DROP_SCHEMA`) of `listed` pairs."""
+    """What will be written, what is left out and what an evaluation set holds (of `DROP_SCHEMA`) of `listed` pairs."""
 
     shards: tuple[MergedShard, ...]
     dropped: pa.Table
+    leaks: pa.Table
     listed: int
 
 
@@ -46,7 +58,8 @@ def plan_merge(corpora: Sequence[str], evaluation: Sequence[str], config: Ingest
     pairs = pairs.filter(pa.array(first))
     drops = _patients_in_two_splits(pairs)
     kept = pairs.filter(pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string()))))
-    drops.update(find_drops(kept, [_located_rows(uri) for uri in evaluation], config))
+    found, leaks = find_drops(kept, [_located_rows(uri) for uri in evaluation], config)
+    drops.update(found)
     table = pa.concat_tables(
         [
             drop_table(pairs, drops),
@@ -54,7 +67,9 @@ def plan_merge(corpora: Sequence[str], evaluation: Sequence[str], config: Ingest
         ]
     )
     left = pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string())))
-    return MergePlan(_shards(pairs.filter(left), config.shard_pairs), table, len(pairs) + len(again))
+    return MergePlan(
+        _shards(pairs.filter(left), config.shard_pairs), table, drop_table(pairs, leaks), len(pairs) + len(again)
+    )
 
 
 def write_merged_shard(out: str, merged: MergedShard) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from chexray.platform import storage
@@ -41,12 +42,16 @@ class _PairRejected(Exception):  # noqa: N818 - says what happened to the pair, 
 
 @dataclass(frozen=True)
 class PairReader:
-    """Reads the pairs of a dataset below `root`. `public`: its paths may be stored as they are (see `DatasetCard`)."""
+    """Reads the pairs of a dataset below `root`. `public`: its paths may be stored as they are (see `DatasetCard`).
+
+    `rules`: those of `ingest.redaction`, read once, by whoever hands the reader to workers.
+    """
 
     root: str
     config: IngestConfig
     salt: str
     public: bool = True
+    rules: tuple[Rule, ...] = ()
 
     def read(self, source: SourcePair, split: Split) -> Row | Reject:
         """A row of `CORPUS_SCHEMA`, or why the pair is left out. Opens the pair's own files only."""
@@ -75,8 +80,8 @@ class PairReader:
             "study_id": salted_hash(self.salt, cohort, "study", source.study),
             "view": source.view or decoded.view,
             "split": split,
-            "sex": source.sex,
-            "age_years": source.age_years,
+            "sex": source.sex or decoded.sex,
+            "age_years": decoded.age_years if source.age_years is None else source.age_years,
             "image": raster.encode_image(stored, self.config.codec),
             "height": stored.shape[0],
             "width": stored.shape[1],
@@ -96,11 +101,12 @@ class PairReader:
             self._check_view(source.view)
         data = self._file(source.image, MAX_IMAGE_BYTES, "image")
         decoded = raster.decode_source(
-            data, source.raw, config.view, config.dicom_window, self._rules, config.short_side
+            data, source.raw, config.view, config.dicom_window, self.rules, config.short_side
         )
         if reason := keep_image(decoded.image_HW):
             raise _PairRejected(reason)
-        if config.polarity != "keep":
+        # The template is of frontal chests.
+        if config.polarity != "keep" and (source.view or decoded.view) != "LATERAL":
             upright, inverted = fix_polarity(decoded.image_HW)
             if inverted and config.polarity == "reject":
                 raise _PairRejected("inverted polarity")
@@ -122,7 +128,7 @@ class PairReader:
         text = source.report
         if source.report_file is not None:
             data = self._file(source.report_file, MAX_REPORT_BYTES, "report")
-            text = data.decode("utf-8", errors="replace")
+            text = _decode_text(data)
         if text is None:
             if all(value is None for value in source.labels.values()):
                 raise _PairRejected("no report and no labels")
@@ -176,26 +182,6 @@ class PairReader:
                 raise
             raise _PairRejected(f"{what} file name not usable", os.strerror(error.errno)) from error
 
-    @cached_property
-    def _rules(self) -> tuple[Rule, ...]:
-        return redaction_rules(self.config.redaction)
-
-
-def check_settings(config: IngestConfig) -> None:
-    """UsageError where a setting names a file, a model or a class that is not there: before any image is read."""
-    redaction_rules(config.redaction)
-    if config.classifier is not None:
-        labels = _classifier(config.classifier).labels
-        known = {label.casefold() for label in labels}
-        unknown = [name for name in config.classes if name.casefold() not in known]
-        if unknown:
-            raise UsageError(
-                f"ingest.classes: {', '.join(map(repr, unknown))} is no label of {config.classifier}, which knows "
-                f"{', '.join(labels)}"
-            )
-    for path in config.translators.values():
-        _translator(path)
-
 
 def redaction_rules(uri: str | None) -> tuple[Rule, ...]:
     """The rules of the file at `uri`. UsageError where it is missing or says something that is not allowed."""
@@ -205,6 +191,46 @@ def redaction_rules(uri: str | None) -> tuple[Rule, ...]:
         return parse_rules(storage.read_bytes(uri).decode())
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"ingest.redaction={uri}: {error}") from error
+
+
+def settings_digests(config: IngestConfig) -> dict[str, str]:
+    """What the files are that the settings name, so that a run after one has changed is another run.
+
+    UsageError where one is missing or is not what it should be: before any image is read.
+    """
+    digests: dict[str, str] = {}
+    redaction_rules(config.redaction)
+    if config.redaction is not None:
+        digests["redaction"] = hashlib.sha256(storage.read_bytes(config.redaction)).hexdigest()[:16]
+    if config.classifier is not None:
+        labels = _classifier(config.classifier).labels
+        known = {label.casefold() for label in labels}
+        unknown = [name for name in config.classes if name.casefold() not in known]
+        if unknown:
+            raise UsageError(
+                f"ingest.classes: {', '.join(map(repr, unknown))} is no label of {config.classifier}, which knows "
+                f"{', '.join(labels)}"
+            )
+        digests["classifier"] = _folder_digest(config.classifier)
+    for language, path in sorted(config.translators.items()):
+        _translator(path)
+        digests[f"translator {language}"] = _folder_digest(path)
+    return digests
+
+
+def _folder_digest(path: str) -> str:
+    """Of the names and sizes of a model's files, and of its configuration."""
+    sizes = [(name, storage.file_size(storage.join(path, name))) for name in storage.list_files(path)]
+    content = storage.read_bytes(storage.join(path, "config.json"))
+    return hashlib.sha256(repr(sizes).encode() + content).hexdigest()[:16]
+
+
+def _decode_text(data: bytes) -> str:
+    """A report file's text: UTF-8, else Latin-1, which older archives write."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 @cache

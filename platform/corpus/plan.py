@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from chexray.platform.config import IngestConfig
 from chexray.platform.corpus.paths import below_root
+from chexray.platform.corpus.salt import salted_hash
 from chexray.platform.corpus.schema import NO_FINDING, SPLITS, Reject, SourcePair, Split
 from chexray.platform.corpus.shards import cut, shard_path
 from chexray.platform.corpus.splits import SplitFractions, assign_split
@@ -79,6 +80,15 @@ def plan(listed: Iterable[SourcePair | Reject], config: IngestConfig) -> Plan:
         for number, members in enumerate(cut(by_split[split], config.shard_pairs))
     )
     return Plan(chunks, tuple(rejects), len(entries), _digest(chunks, rejects))
+
+
+def with_salted_ids(entries: Iterable[SourcePair | Reject], salt: str) -> Iterator[SourcePair | Reject]:
+    """The entries with source ids that only the salt's owner can make: ids of private data are often easy to guess."""
+    for entry in entries:
+        if isinstance(entry, SourcePair):
+            yield replace(entry, source_id=salted_hash(salt, "source id", entry.source_id))
+        else:
+            yield entry
 
 
 def _digest(chunks: Iterable[Chunk], rejects: Iterable[Reject]) -> str:

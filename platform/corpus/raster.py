@@ -83,11 +83,13 @@ def decode_image(data: bytes, view: ViewFilter = "any", window: int = 0, rules: 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Display pixels, the size (height, width) that the file has, the header's view, and what was masked."""
+    """Display pixels, the size (height, width) that the file has, what its header says, and what was masked."""
 
     image_HW: Image
     size: tuple[int, int]
     view: str | None = None
+    sex: str | None = None
+    age_years: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -100,17 +102,23 @@ def decode_source(
     short_side: int | None = None,
 ) -> Decoded:
     """As `decode_image`, or as `decode_raw` where there is a `raw`; `short_side`: see `decode_raster`."""
-    if raw is not None:
-        return Decoded(decode_raw(data, raw), (raw.height, raw.width))
-    if data[128:132] == b"DICM":
+    if data[128:132] == b"DICM" and raw is None:
         # Here and not above: dicom.py imports this module, and pydicom is loaded only where DICOM is met.
         from chexray.platform.corpus.dicom import read_radiograph
 
-        radiograph = read_radiograph(data, view, window, rules)
-        height, width = radiograph.image_HW.shape
-        return Decoded(radiograph.image_HW, (height, width), radiograph.header.view, radiograph.notes)
-    image_HW, size = _decode_grey(data, short_side=short_side)
-    return Decoded(check_image(image_HW), size)
+        found = read_radiograph(data, view, window, rules)
+        height, width = found.image_HW.shape
+        header = found.header
+        return Decoded(found.image_HW, (height, width), header.view, header.sex, header.age_years, found.notes)
+    if raw is not None:
+        image_HW, size = decode_raw(data, raw), (raw.height, raw.width)
+    else:
+        # Regions in pixels are those of the file.
+        image_HW, size = _decode_grey(data, short_side=None if rules else short_side)
+    from chexray.platform.corpus.redaction import redact_plain
+
+    image_HW, note = redact_plain(check_image(image_HW), rules) if rules else (check_image(image_HW), None)
+    return Decoded(image_HW, size, notes=(note,) if note else ())
 
 
 def decode_raw(data: bytes, raw: RawFormat) -> Image:

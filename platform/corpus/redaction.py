@@ -66,6 +66,15 @@ def redact(image_HW: Image, header: Header, rules: Sequence[Rule]) -> tuple[Imag
     return masked_HW, f"masked by {', '.join(rule.name for rule in matching)}"
 
 
+def redact_plain(image_HW: Image, rules: Sequence[Rule]) -> tuple[Image, str | None]:
+    """As `redact`, for a file without a header: rules that ask for anything but rows and columns do not apply."""
+    # Here and not above: pydicom is loaded only where it is needed.
+    from chexray.platform.corpus.dicom_header import Header
+
+    height, width = image_HW.shape
+    return redact(image_HW, Header(rows=height, columns=width), rules)
+
+
 def parse_rules(text: str) -> tuple[Rule, ...]:
     """Rules of a YAML list, such as
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
-_FINDINGS = r"FINDINGS?"
-_IMPRESSION = r"IMPRESSIONS?|CONCLUSIONS?|OPINION|SUMMARY"
-_COMBINED = rf"(?:{_FINDINGS})\s*(?:AND|&|/)\s*(?:{_IMPRESSION})"
+# English, Spanish, French and Portuguese, with and without their accents.
+_FINDINGS = r"FINDINGS?|HALLAZGOS?|R[ÉE]SULTATS?|ACHADOS?"
+_IMPRESSION = (
+    r"IMPRESSIONS?|CONCLUSIONS?|OPINION|SUMMARY|(?:IMPRESI[ÓO]N(?:ES)?|IMPRESS(?:[ÃA]O|[ÕO]ES))(?:\s+DIAGN[ÓO]STICA)?"
+    r"|CONCLUSI[ÓO]N(?:ES)?|CONCLUS(?:[ÃA]O|[ÕO]ES)"
+)
+_COMBINED = rf"(?:{_FINDINGS})\s*(?:AND|ET|[YE]|&|/)\s*(?:{_IMPRESSION})"
+_TEXT = r"REPORT|INFORME|LAUDO|COMPTE[ -]RENDU"
 _OTHER = (
     r"(?:(?:CLINICAL|PATIENT)\s+)?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?(?:\s+(?:EXAM|FILM|STUDY))?"
     r"|TECHNIQUE|(?:TYPE\s+OF\s+)?EXAMINATION|(?:REFERENCE\s+)?EXAM|PROCEDURE"
     r"|REASON\s+FOR\s+(?:THE\s+)?(?:EXAM(?:INATION)?|STUDY)|RECOMMENDATION(?:S|\(S\))?|NOTIFICATIONS?|WET\s+READ"
-    r"|(?:FINAL|RADIOLOGY)\s+REPORT|ADDENDUM|REPORT"
+    r"|(?:FINAL|RADIOLOGY)\s+REPORT|ADDENDUM"
+    r"|MOTIVO(?:\s+DEL?(?:\s+LA)?\s+\w{1,20})?|(?:DATOS|INFORMACI[ÓO]N|DADOS)\s+CL[ÍI]NIC[OA]S?"
+    r"|ANTECEDENTES|HIST[ÓO]RIA\s+CL[ÍI]NICA|T[ÉE]CNICA|COMPARACI[ÓO]N|COMPARA[ÇC][ÃA]O|COMPARAISON"
+    r"|INDICACI[ÓO]N(?:ES)?|INDICA[ÇC](?:[ÃA]O|[ÕO]ES)|INDICATION\s+CLINIQUE|RENSEIGNEMENTS?\s+CLINIQUES?"
+    r"|ANT[ÉE]C[ÉE]DENTS"
 )
 
 # MIMIC-CXR's reports may name the views instead of 'FINDINGS', in capitals: "CHEST, PA AND LATERAL:".
@@ -23,19 +33,29 @@ _VIEWS = (
 
 # A header stands at the start of a line or after a sentence and ends in a colon. Without a colon it must be
 # alone on its line and in capitals, as in MIMIC-CXR's "FINAL REPORT": a wrapped line can be one small word.
+# French has a space before the colon, which may be one that does not break.
+_SPACE = r"[ \t\u00a0\u202f]*"
+_START = r"(?:^[ \t]*|(?<=[.?!])\s+)"
 _HEADER = re.compile(
-    rf"(?:^[ \t]*|(?<=[.?!])\s+)"
-    rf"(?:(?i:(?P<combined>{_COMBINED})|(?P<findings>{_FINDINGS})|(?P<impression>{_IMPRESSION})"
-    rf"|(?P<text>REPORT)|{_OTHER})[ \t]*:"
+    rf"{_START}(?:(?i:(?P<combined>{_COMBINED})|(?P<findings>{_FINDINGS})|(?P<impression>{_IMPRESSION})"
+    rf"|(?P<text>{_TEXT})|{_OTHER}){_SPACE}:"
     rf"|(?:(?P<combined_alone>{_COMBINED})|(?P<findings_alone>{_FINDINGS})|(?P<impression_alone>{_IMPRESSION})"
-    rf"|{_OTHER})[ \t]*$)"
+    rf"|(?P<text_alone>{_TEXT})|{_OTHER})[ \t]*$)"
     rf"|^[ \t]*(?P<views>{_VIEWS}):(?=\s)",
     re.MULTILINE,
 )
 # Headers one after another go at once: one at a time, a text of nothing else takes time with the square of its length.
 _HEADER_RUN = re.compile(
-    rf"(?:^[ \t]*|(?<=[.?!])\s+)(?i:(?:(?:{_COMBINED}|{_FINDINGS}|{_IMPRESSION}|{_OTHER})[ \t]*:\s*)+)", re.MULTILINE
+    rf"{_START}(?i:(?:(?:{_COMBINED}|{_FINDINGS}|{_IMPRESSION}|{_TEXT}|{_OTHER}){_SPACE}:\s*)+)", re.MULTILINE
 )
+_ROUNDS = 20
+"""Texts of people are clean after three; nested brackets of any depth would take as many as they are deep."""
+
+_SENTENCE = re.compile(r"[.?!]|[^\W\d_A-ZÀ-ÖØ-Þ]")
+"""What a title such as 'CHEST RADIOGRAPH, 2 VIEWS' lacks: the end of a sentence, or a small letter."""
+
+# Normalising a whole text takes time with the square of its longest run of accents.
+_ACCENTED = re.compile(r"[A-Za-z][\u0300-\u036f]{1,4}")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 # What stands for removed names and dates: ___ (MIMIC-CXR), XXXX (Open-I), [**...**] (older MIMIC).
@@ -64,11 +84,13 @@ class ReportSections:
 def split_sections(text: str) -> ReportSections:
     """The findings and the impression of a report (also: conclusion, opinion, summary), cleaned.
 
-    Headers in any case at the start of a line or after a sentence; a section ends at the next known header.
-    Repeated sections are joined in order. 'FINDINGS AND IMPRESSION' counts as findings, and so do headers that name
-    the views. The last two rules, of views and of paragraphs, are those of MIMIC-CXR's own code (Johnson et al.,
-    mimic-cxr/txt/section_parser.py).
+    Headers in any case at the start of a line or after a sentence, in English, Spanish, French or Portuguese; a
+    section ends at the next known header. Repeated sections are joined in order. 'FINDINGS AND IMPRESSION' counts as
+    findings, and so do headers that name the views. With an impression but no findings, what stands before it without
+    a header of its own (or under 'REPORT:') is the findings; a title is not. The rules of views and of paragraphs are
+    those of MIMIC-CXR's own code (Johnson et al., mimic-cxr/txt/section_parser.py).
     """
+    text = _ACCENTED.sub(lambda letter: unicodedata.normalize("NFC", letter[0]), text)
     headers = list(_HEADER.finditer(text))
     ends = [*(header.start() for header in headers[1:]), len(text)]
     sections = [(header, text[header.end() : end]) for header, end in zip(headers, ends, strict=False)]
@@ -78,6 +100,8 @@ def split_sections(text: str) -> ReportSections:
         body = clean_report(section)
         if name and body:
             bodies[name].append(body)
+    if bodies["impression"] and not bodies["findings"]:
+        bodies["findings"] = _without_header(text[: headers[0].start()], sections)
     findings, impression = (" ".join(bodies[name]) or None for name in ("findings", "impression"))
     kept = " ".join(part for part in (findings, impression) if part)
     return ReportSections(findings, impression, clean_report(kept or _last_paragraphs(sections) or text))
@@ -86,17 +110,18 @@ def split_sections(text: str) -> ReportSections:
 def clean_report(text: str) -> str:
     """One line of text without section headers, de-identification marks and the space they leave.
 
-    Cleaning a cleaned text changes nothing.
+    Cleaning a cleaned text changes nothing. Of a text that is not clean after `_ROUNDS`, nothing is kept.
     """
-    previous = None
-    while text != previous:
+    for _ in range(_ROUNDS):
         previous = text
         text = _DEIDENTIFIED.sub(" ", _HEADER.sub(" ", _HEADER_RUN.sub(" ", text)))
         text = _EMPTY_BRACKETS.sub(" ", text)
         text = _SPACE_BEFORE_MARK.sub(r"\1", " ".join(text.split()))
         text = _REPEATED_MARK.sub(r"\1", text)
         text = _LEADING_MARKS.sub("", text)
-    return text
+        if text == previous:
+            return text
+    return ""
 
 
 def keep_report(text: str, min_words: int = 1, max_words: int | None = None) -> str | None:
@@ -119,8 +144,23 @@ def _last_paragraphs(sections: list[tuple[re.Match[str], str]]) -> str | None:
         # The first may be a removed date alone, as in "COMPARISON: ___.": it counts, though nothing of it is kept.
         first, *others = [text for text in _BLANK_LINES.split(section) if text.strip()] or [""]
         if any(clean_report(text) for text in others):
-            return "\n\n".join([first, *others] if header["text"] else others)
+            return "\n\n".join([first, *others] if _is_text(header) else others)
     return None
+
+
+def _without_header(start: str, sections: list[tuple[re.Match[str], str]]) -> list[str]:
+    """What stands before the first header, and under headers such as 'REPORT:' before the first impression, cleaned."""
+    parts = [start]
+    for header, section in sections:
+        if _section_name(header) == "impression":
+            break
+        if _is_text(header):
+            parts.append(section)
+    return [part for part in map(clean_report, parts) if _SENTENCE.search(part)]
+
+
+def _is_text(header: re.Match[str]) -> bool:
+    return header["text"] is not None or header["text_alone"] is not None
 
 
 def _section_name(header: re.Match[str]) -> str | None:

@@ -23,18 +23,23 @@ _log = logging.getLogger(__name__)
 
 
 def salt_for(out: str) -> str:
-    """The salt of the corpus's patient and study ids: from the environment, else kept beside the corpus (mode 0600)."""
+    """The salt for the corpus at `out`: from the environment, else what was kept beside it, else a new one.
+
+    Writes nothing: see `keep_salt`. UsageError where the environment's is too short.
+    """
     given = os.environ.get(SALT_VARIABLE)
     if given is not None:
         if len(given) < 8:
             raise UsageError(f"{SALT_VARIABLE}: {len(given)} characters; a salt needs at least 8")
         return given
     uri = storage.join(out, SALT_FILE)
-    if storage.exists(uri):
-        return storage.read_bytes(uri).decode()
-    salt = secrets.token_hex(16)
-    write_private(uri, salt.encode())
-    return salt
+    return storage.read_bytes(uri).decode() if storage.exists(uri) else secrets.token_hex(16)
+
+
+def keep_salt(out: str, salt: str) -> None:
+    """Keep a salt that was drawn beside the corpus (mode 0600). The environment's own is not written down."""
+    if SALT_VARIABLE not in os.environ:
+        write_private(storage.join(out, SALT_FILE), salt.encode())
 
 
 def salted_hash(salt: str, *parts: str) -> str:
@@ -49,11 +54,12 @@ def salt_name(salt: str) -> str:
 
 def warn_of_other_salts(name: str | None, corpora: Iterable[str]) -> bool:
     """Say which of the corpora were ingested with another salt than that of this name. Returns whether any was."""
-    others = [uri for uri in corpora if read_manifest(uri, "corpus").counts.get("salt") != name]
+    salts = {uri: read_manifest(uri, "corpus").counts.get("salt") for uri in corpora}
+    others = [uri for uri, salt in salts.items() if name is None or salt != name]
     for uri in others:
         _log.warning(
             "%s: ingested with another salt, so images can be compared with it, but not patients; set %s to one value "
-            "for all corpora and ingest again",
+            "for all corpora and ingest again with --overwrite",
             uri,
             SALT_VARIABLE,
         )

@@ -97,7 +97,7 @@ class BimcvCovid19Adapter:
         if parts is None:
             return Reject(path, "file name not understood")
         if parts["part"] != "chest":
-            return Reject(path, "not a chest radiograph", f"body part {parts['part']}")
+            return Reject(path, "not a chest", f"body part {parts['part']}")
         patient, session = parts["patient"], parts["session"]
         row = sessions.get((patient, session))
         if row is None:

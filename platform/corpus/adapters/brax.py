@@ -73,13 +73,13 @@ class BraxAdapter:
         for row in table.rows:
             path = below_root(row[column])
             if path is None:
-                yield Reject(row[column], "image path outside the root")
+                yield Reject(row[column], "path outside the root")
             elif path in seen:
                 yield Reject(path, "duplicate row")
             elif path not in files:
                 yield Reject(path, "image file missing", None if path else "the path is empty")
             elif _is_strip(row.get("Rows", ""), row.get("Columns", "")):
-                yield Reject(path, "not a chest radiograph", f"{row['Rows']} x {row['Columns']} pixels")
+                yield Reject(path, "not a chest", f"{row['Rows']} x {row['Columns']} pixels")
             else:
                 yield self._pair(table.uri, row, path)
             seen.add(path or "")

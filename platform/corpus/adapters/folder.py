@@ -114,7 +114,7 @@ class FolderAdapter:
             cells = {name: row[column] for name, column in columns.items()}
             path = below_root(cells["path"])
             if path is None:
-                yield Reject(cells["path"], "image path outside the root")
+                yield Reject(cells["path"], "path outside the root")
             elif path not in files:
                 yield Reject(path, "image file missing", None if path else "the path is empty")
             elif path in seen:

@@ -166,7 +166,7 @@ def _pairs(
     for record in records:
         path = below_root(record.path)
         if path is None:
-            yield Reject(record.path, "image path outside the root")
+            yield Reject(record.path, "path outside the root")
             continue
         yield _refuse(path, path in files, seen, record.dicom, splits) or SourcePair(
             dataset=dataset,

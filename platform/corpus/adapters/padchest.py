@@ -99,7 +99,7 @@ class PadChestAdapter:
 
     def _pair(self, row: dict[str, str], path: str, labels: Labels | None) -> SourcePair | Reject:
         if row["Projection"] in NO_CHEST:
-            return Reject(path, "not a chest radiograph", f"projection {row['Projection']}")
+            return Reject(path, "not a chest", f"projection {row['Projection']}")
         if row["Projection"] not in VIEWS:
             return Reject(path, "projection not known", repr(row["Projection"]))
         if labels is None:

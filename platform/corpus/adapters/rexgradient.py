@@ -84,7 +84,7 @@ class RexGradientAdapter:
         if path not in files:
             return Reject(path, "image file missing")
         if view.upper() in _ABDOMEN:
-            return Reject(path, "not a chest radiograph", f"view {view}")
+            return Reject(path, "not a chest", f"view {view}")
         report = join_sections(_text(study.get("Findings")), _text(study.get("Impression")))
         if report is None:
             return Reject(path, "no report and no labels")
