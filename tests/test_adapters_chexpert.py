@@ -210,7 +210,7 @@ def test_chexpert_plus_with_unknown_split_or_option_says_so(folder: MemoryDatase
     folder.add_images([path])
     assert folder.listed("chexpert-plus") == [Reject(path, "split not known", "'holdout'")]
     for option in ("images", "labels"):
-        with pytest.raises(UsageError, match=f"{option}=x: allowed: "):
+        with pytest.raises(UsageError, match=f"{option}='x': allowed: "):
             folder.listed("chexpert-plus", **{option: "x"})
 
 

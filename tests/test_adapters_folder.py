@@ -102,6 +102,8 @@ def test_folder_error_quotes_short_cells_alone(
 ) -> None:
     with pytest.raises(UsageError, match=rf"list\.csv, row 1: {column} is 'twelve chars': {allowed}"):
         pair(tmp_path, column, "twelve chars", **options)
-    with pytest.raises(UsageError, match=rf"list\.csv, row 1: {column} is a text of 16 characters: {allowed}") as caught:
+    with pytest.raises(
+        UsageError, match=rf"list\.csv, row 1: {column} is a text of 16 characters: {allowed}"
+    ) as caught:
         pair(tmp_path, column, "Doe^Jane 1960-03", **options)
     assert "doe" not in str(caught.value).lower()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.adapters.bimcv import BimcvCovid19Adapter
 from chexray.platform.corpus.adapters.brax import BraxAdapter
 from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS
@@ -251,11 +252,11 @@ def test_brax_rows_become_pairs_in_either_format(tmp_path: Path, image_format: A
     [
         ({}, {}, "no master_spreadsheet_update.csv or master_spreadsheet.csv there"),
         ({"master_spreadsheet.csv": "PngPath\na\n"}, {}, "missing columns 'PatientID'"),
-        ({}, {"image_format": "jpeg"}, "image_format=jpeg: allowed: png, dicom"),
+        ({}, {"image_format": "jpeg"}, "image_format='jpeg': allowed: png, dicom"),
     ],
 )
 def test_brax_that_cannot_be_read_is_refused(
     tmp_path: Path, files: dict[str, str], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        list(BraxAdapter(write(tmp_path, files), **options).pairs())
+        list(open_adapter("brax", write(tmp_path, files), **options).pairs())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS
 from chexray.platform.corpus.adapters.mimic import MimicCxrDicomAdapter, MimicCxrJpgAdapter
 from chexray.platform.corpus.schema import Reject, SourcePair
@@ -101,7 +102,7 @@ def write(root: Path, files: dict[str, str]) -> str:
 
 
 def jpg(root: Path, files: dict[str, str], **options: Any) -> list[SourcePair | Reject]:
-    return list(MimicCxrJpgAdapter(write(root, files), **options).pairs())
+    return list(open_adapter("mimic-cxr-jpg", write(root, files), **options).pairs())
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -162,12 +163,12 @@ def test_mimic_jpg_missing_extra_and_unsplit_images_are_rejected(tmp_path: Path)
             {},
             "split is 'dev': it must be train, v",
         ),
-        (FILES, {"labeller": "radiologist"}, "labeller=radiologist: allowed: chexpert, negbio"),
+        (FILES, {"labeller": "radiologist"}, "labeller='radiologist': allowed: chexpert, negbio"),
         (FILES, {"labeller": "negbio"}, "no mimic-cxr-2.0.0-negbio.csv.gz"),
         (
             FILES | {"mimic-cxr-2.0.0-chexpert.csv": LABELS.replace("-1.0", "2")},
             {},
-            "Consolidation is '2': a label must be 1, 0, -1 or empty",
+            "Consolidation is '2': a label must be 1, 0, -1, u or empty",
         ),
     ],
 )

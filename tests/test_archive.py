@@ -149,6 +149,13 @@ def test_view_option_rejects_the_other_view_in_the_list(tmp_path: Any) -> None:
     assert found[1] == Reject("b", "lateral view")
 
 
+@pytest.mark.parametrize(("text", "age"), [("089Y", 89.0), ("090Y", 90.0), ("103Y", 90.0)])
+def test_age_of_ninety_and_above_is_ninety(tmp_path: Any, text: str, age: float) -> None:
+    (pair,) = listed(str(tmp_path), REPORTS | {"a": chest(PatientAge=text)}, reports="reports.csv")
+    assert isinstance(pair, SourcePair)
+    assert pair.age_years == age
+
+
 def test_file_without_identifiers_is_named_by_its_path(tmp_path: Any) -> None:
     data = chest(StudyInstanceUID="", PatientID="").replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x17\x00UI")
     (pair,) = listed(str(tmp_path), REPORTS | {"a/b": data}, reports="reports.csv")
@@ -214,7 +221,12 @@ def test_file_behind_a_link_out_of_the_root_is_not_opened(tmp_path: Any) -> None
         folder.mkdir()
     (outside / "image").write_bytes(chest())
     (outside / "notes").write_bytes(b"not an image")
-    for name, target in (("b", outside / "image"), ("c", outside / "notes"), ("folder", outside), ("inside", root / "a")):
+    for name, target in (
+        ("b", outside / "image"),
+        ("c", outside / "notes"),
+        ("folder", outside),
+        ("inside", root / "a"),
+    ):
         (root / name).symlink_to(target)
     files = REPORTS | {"a": chest()}
     found = listed(str(root), files, reports="reports.csv")

@@ -280,6 +280,21 @@ def test_sections_with_an_impression_alone_take_text_without_a_header_for_findin
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        *("INDICATION", "Clinical indication", "Indication for study", "CLINICAL DETAILS", "Clinical data", "HISTORY"),
+        *("PATIENT HISTORY", "TECHNIQUE", "COMPARISON", "PRIOR STUDIES", "VIEWS", "REASON FOR EXAM"),
+        *("MOTIVO", "Motivo de la exploración", "DATOS CLÍNICOS", "INDICACIÓN CLÍNICA", "TECNICA", "ANTECEDENTES"),
+        *("COMPARACION", "ESTUDIOS PREVIOS", "HISTORIA CLÍNICA", "RENSEIGNEMENTS CLINIQUES", "INDICATION CLINIQUE"),
+        *("COMPARAISON", "ANTÉCÉDENTS", "INDICAÇÃO CLÍNICA", "Informações clínicas", "TÉCNICA", "HISTÓRIA CLÍNICA"),
+    ],
+)
+def test_sections_never_take_what_was_known_before_the_examination_for_findings(header: str) -> None:
+    sections = split_sections(f"{header}: Left effusion.\nIMPRESSION: Unchanged.")
+    assert sections == ReportSections(None, "Unchanged.", "Unchanged.")
+
+
+@pytest.mark.parametrize(
     "part",
     [
         "FINDINGS: ",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
+from chexray.platform.corpus.adapters.options import check_options
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 from chexray.platform.errors import UsageError
 
@@ -65,13 +65,9 @@ def adapter_class(name: str) -> Any:
 
 
 def open_adapter(name: str, root: str, **options: Any) -> Adapter:
-    """The adapter `name` for the dataset at `root`. UsageError for an unknown name or option."""
+    """The adapter `name` for the dataset at `root`. UsageError for an unknown name or option, or a wrong value."""
     adapter = adapter_class(name)
-    known = [field.name for field in dataclasses.fields(adapter) if field.name != "root"]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise UsageError(f"adapter {name!r} has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
-    opened: Adapter = adapter(root, **options)
+    opened: Adapter = adapter(root, **check_options(name, adapter, root, options))
     return opened
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import IO, ClassVar, Literal, get_args
+from typing import IO, ClassVar, Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.cells import join_sections, read_labels
+from chexray.platform.corpus.adapters.options import FileBelow, Language
 from chexray.platform.corpus.adapters.table import Table, check_root, read_table
 from chexray.platform.corpus.dicom_dataset import READ_ERRORS, first_text, parse_dataset
 from chexray.platform.corpus.dicom_header import HEADER_TAGS, Header, header_of, keep_header
@@ -54,7 +55,8 @@ class ArchiveAdapter:
     Study Instance UIDs or patient ids (left out, the column has the element's own name, such as AccessionNumber). Its
     report is in the column `report` (left out: `report`, or else `findings` and `impression`), in `language`; its
     `labels` are columns of 1, 0, -1 or nothing. Rows of one key with different texts leave their images out.
-    `view`: other views are rejects already in the list. `dataset` becomes part of the sample ids.
+    `view`: other views are rejects already in the list. `dataset` becomes part of the sample ids. Links to files
+    elsewhere are rejects, unless `follow_links`; then the recipe's `ingest.follow_links` must allow them too.
     """
 
     card: ClassVar[DatasetCard] = DatasetCard(
@@ -72,14 +74,15 @@ class ArchiveAdapter:
     )
 
     root: str
-    reports: str | None = None
+    reports: FileBelow | None = None
     report_match: Match = "accession"
     report_key: str | None = None
     report: str | None = None
     labels: Sequence[str] = ()
-    language: str = "en"
+    language: Language = "en"
     view: ViewFilter = "any"
     dataset: str = "archive"
+    follow_links: bool = False
 
     @property
     def name(self) -> str:
@@ -97,9 +100,6 @@ class ArchiveAdapter:
                 yield from pool.map(partial(self._read, texts), batch)
 
     def _check_options(self) -> None:
-        for name, allowed in (("report_match", get_args(Match)), ("view", get_args(ViewFilter))):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"--option {name}={getattr(self, name)}: allowed: {', '.join(allowed)}")
         if self.reports is None and (self.report or self.report_key or self.labels):
             raise UsageError("--option report, report_key and labels name columns of the CSV file reports=NAME.csv")
 
@@ -133,6 +133,8 @@ class ArchiveAdapter:
 
     def _read(self, texts: dict[str, set[_Text]], path: str) -> SourcePair | Reject:
         """The pair of one file. Nothing that identifies a patient gets into a reject's reason or detail."""
+        if not self.follow_links and storage.leads_outside(self.root, path):
+            return Reject(path, "link out of the root", "--option follow_links=true allows it")
         try:
             with _open_ranges(storage.join(self.root, path)) as stream:
                 if stream.read(132)[128:] != b"DICM":

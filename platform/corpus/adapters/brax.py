@@ -19,7 +19,6 @@ from chexray.platform.corpus.adapters.cells import (
 from chexray.platform.corpus.adapters.table import check_root
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
-from chexray.platform.errors import UsageError
 
 CSV_NAMES = ("master_spreadsheet_update.csv", "master_spreadsheet.csv")
 _FORMATS = {"png": ("PngPath", ".png"), "dicom": ("DicomPath", ".dcm")}
@@ -64,8 +63,6 @@ class BraxAdapter:
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image of the format that no row names."""
         check_root(self.root)
-        if self.image_format not in _FORMATS:
-            raise UsageError(f"--option image_format={self.image_format}: allowed: {', '.join(_FORMATS)}")
         column, suffix = _FORMATS[self.image_format]
         table = find_table(self.root, CSV_NAMES, (column, *_COLUMNS))
         listed = storage.list_files(self.root, (suffix,))

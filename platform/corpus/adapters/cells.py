@@ -29,9 +29,10 @@ CHEXPERT_FINDINGS = (
 )
 """The 14 columns of CheXpert's labeller (Irvin et al. 2019), which MIMIC-CXR-JPG and BRAX have too."""
 
-_LABELS: dict[str, bool | None] = {
+LABELS: dict[str, bool | None] = {
     "": None,
     "nan": None,
+    "u": None,
     "-1": None,
     "-1.0": None,
     "0": False,
@@ -39,13 +40,16 @@ _LABELS: dict[str, bool | None] = {
     "1": True,
     "1.0": True,
 }
+"""What a label's cell may hold, in small letters. -1 is CheXpert's 'uncertain', as is u."""
+
 _FRONTAL = {"PA": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTERO POSTERIOR": "AP"}
-_LATERAL = frozenset({"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "XTABLE LATERAL"})
+_LATERAL = frozenset({"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "XTABLE LATERAL", "PROFIL"})
 _DIRECTIONS = frozenset({"AP", "PA"}) | _LATERAL
-_AGE = re.compile(r"\d+(?:\.\d+)?")
+_AGE = re.compile(r"-?\d+(?:\.\d+)?")
 _AGE_UNITS = {"M": 12.0, "W": 365.25 / 7, "D": 365.25}
 """How many make a year, by the letter that follows: DICOM's AS (PS3.5 6.2), and words such as 'months'."""
 _MAX_AGE = 120
+_MAX_QUOTED = 12
 
 
 def find_table(root: str, names: Sequence[str], columns: Sequence[str], delimiter: str = ",") -> Table:
@@ -79,13 +83,13 @@ def read_sex(text: str) -> Literal["F", "M"] | None:
 
 
 def read_age(text: str) -> float | None:
-    """Years of '57', '057Y', '57 ans', '16month', "['57']", '85 or more'; None without a number or above 120."""
+    """Years of '57', '057Y', '57 ans', '16month', "['57']", '85 or more'; None without one, below 0, above 120."""
     number = _AGE.search(text)
     if number is None:
         return None
     unit = text[number.end() :].strip().upper()[:1]
     years = float(number.group()) / _AGE_UNITS.get(unit, 1.0)
-    return years if years <= _MAX_AGE else None
+    return years if 0 <= years <= _MAX_AGE else None
 
 
 def read_view(text: str) -> str | None:
@@ -103,14 +107,19 @@ def read_view(text: str) -> str | None:
 
 
 def read_labels(where: str, row: dict[str, str], columns: Iterable[str]) -> dict[str, bool | None]:
-    """Labels of 1 (present), 0 (absent), -1 (uncertain) and nothing, the last two as None. UsageError for others."""
+    """Labels of 1 (present), 0 (absent), -1 or u (uncertain) and nothing, the last as None. UsageError for others."""
     labels: dict[str, bool | None] = {}
     for column in columns:
         text = row[column].lower()
-        if text not in _LABELS:
-            raise UsageError(f"{where}: {column} is {row[column]!r}: a label must be 1, 0, -1 or empty")
-        labels[column] = _LABELS[text]
+        if text not in LABELS:
+            raise UsageError(f"{where}: {column} is {quote(row[column])}: a label must be 1, 0, -1, u or empty")
+        labels[column] = LABELS[text]
     return labels
+
+
+def quote(cell: str) -> str:
+    """A cell for an error's text: quoted where it is too short to be a name with a date, else its length."""
+    return repr(cell) if len(cell) <= _MAX_QUOTED else f"a text of {len(cell)} characters"
 
 
 def join_sections(findings: str | None, impression: str | None) -> str | None:

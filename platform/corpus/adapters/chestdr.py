@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.cells import find_table, read_labels, unlisted
+from chexray.platform.corpus.adapters.options import FileBelow
 from chexray.platform.corpus.adapters.table import Table, check_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 
@@ -74,7 +75,7 @@ class ChestDrAdapter:
     )
 
     root: str
-    csv: str | None = None
+    csv: FileBelow | None = None
     image_column: str = "img_id"
     patient_column: str = "study_id"
 

@@ -31,7 +31,6 @@ from chexray.platform.corpus.adapters.chexpert_files import (
 )
 from chexray.platform.corpus.adapters.table import Table, check_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair, Split
-from chexray.platform.errors import UsageError
 
 COHORT = "chexpert"
 FIVE_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -148,7 +147,6 @@ class ChexpertPlusAdapter:
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row."""
         check_root(self.root)
-        self._check_options()
         section = "report" if self.labels == "report" else f"section_{self.labels}"
         columns = ("path_to_image", "frontal_lateral", "ap_pa", "section_findings", "section_impression", "report")
         table = find_table(self.root, ("df_chexpert_plus_240401.csv",), (*columns, "age", "sex", "split"))
@@ -179,12 +177,6 @@ class ChexpertPlusAdapter:
                     labels=labels.get(found.group(), {}) if row[section] else {},
                     cohort=COHORT,
                 )
-
-    def _check_options(self) -> None:
-        if self.images not in ("raster", "dicom"):
-            raise UsageError(f"--option images={self.images}: allowed: raster, dicom")
-        if self.labels not in ("impression", "findings", "report"):
-            raise UsageError(f"--option labels={self.labels}: allowed: impression, findings, report")
 
     def _read_labels(self, files: Iterable[str]) -> dict[str, Labels]:
         """The labels by view; {} where their file is not there."""

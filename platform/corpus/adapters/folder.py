@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from chexray.platform import storage
+from chexray.platform.corpus.adapters.cells import (
+    LABELS,
+    join_sections,
+    quote,
+    read_age,
+    read_labels,
+    read_sex,
+    read_view,
+)
+from chexray.platform.corpus.adapters.options import FileBelow, FolderBelow, Language
 from chexray.platform.corpus.adapters.table import Table, check_root, read_table
+from chexray.platform.corpus.dicom_header import MAX_AGE
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.errors import ChexrayError, UsageError
@@ -25,21 +37,9 @@ COLUMNS = (
     "split",
     "sex",
     "age",
+    "language",
 )
 """The columns that have a meaning, by their default names; all but `path` may be missing."""
-
-_LABELS: dict[str, bool | None] = {
-    "": None,
-    "nan": None,
-    "u": None,
-    "-1": None,
-    "-1.0": None,
-    "0": False,
-    "0.0": False,
-    "1": True,
-    "1.0": True,
-}
-"""What a label's cell may hold, in small letters. -1 is CheXpert's 'uncertain'."""
 
 _SPLITS: dict[str, Split | None] = {
     "": None,
@@ -50,8 +50,7 @@ _SPLITS: dict[str, Split | None] = {
     "val": "validation",
     "test": "test",
 }
-_SEXES: dict[str, Literal["F", "M"]] = {"f": "F", "female": "F", "m": "M", "male": "M"}
-_MAX_AGE = 120
+_LANGUAGE = re.compile("[A-Za-z]{2,3}")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".bmp", ".tif", ".tiff")
 
 
@@ -60,11 +59,12 @@ class FolderAdapter:
     """Pairs of the images that a CSV file at `root` lists, by paths below `root`.
 
     `csv` may be left out where there is one `*.csv` at the root. A column option names the column that holds
-    it; left out, the column of that name is used where there is one. `labels`: the label columns; left out,
-    every other column that holds only 0, 1, -1, u (uncertain) or nothing, and not nothing alone. `masks`:
-    a folder of `<image stem>__<name>.png`, used where it exists. Without a patient id each image is its own
-    patient, so give one if patients have several images: splits are by patient. `dataset` becomes part of
-    the sample ids: give different ones to folders that are ingested together.
+    it; left out, the column of that name is used where there is one. `language` (ISO 639-1) is that of the reports
+    for which no column 'language' says it. `labels`: the label columns; left out, every other column that holds only
+    0, 1, -1, u (uncertain) or nothing, and not nothing alone. `masks`: a folder of `<image stem>__<name>.png`, used
+    where it exists. Without a patient id each image is its own patient, so give one if patients have several images:
+    splits are by patient. `dataset` becomes part of the sample ids: give different ones to folders that are ingested
+    together. Views other than PA, AP and lateral become unknown, ages above 90 become 90.
     """
 
     card: ClassVar[DatasetCard] = DatasetCard(
@@ -82,7 +82,7 @@ class FolderAdapter:
     )
 
     root: str
-    csv: str | None = None
+    csv: FileBelow | None = None
     dataset: str = "folder"
     path: str | None = None
     report: str | None = None
@@ -95,7 +95,8 @@ class FolderAdapter:
     sex: str | None = None
     age: str | None = None
     labels: Sequence[str] | None = None
-    masks: str | None = "masks"
+    masks: FolderBelow | None = "masks"
+    language: Language = "en"
 
     @property
     def name(self) -> str:
@@ -121,7 +122,7 @@ class FolderAdapter:
                 yield Reject(path, "duplicate row")
             else:
                 where = f"{table.uri}, row {number}"
-                known = {label: _read_label(where, label, row[label]) for label in labels}
+                known = read_labels(where, row, labels)
                 yield self._pair(where, cells, path, known, masks.get(PurePosixPath(path).stem, {}))
             seen.add(path or "")
         for path in sorted(files - seen):
@@ -129,7 +130,7 @@ class FolderAdapter:
                 yield Reject(path, "image without a row")
 
     def _is_mask(self, path: str) -> bool:
-        return self.masks is not None and path.startswith(f"{self.masks.rstrip('/')}/")
+        return self.masks is not None and path.startswith(f"{self.masks}/")
 
     def _pair(
         self,
@@ -144,21 +145,28 @@ class FolderAdapter:
             return Reject(path, "no report and no labels")
         split = cells.get("split", "").lower()
         if split not in _SPLITS:
-            raise UsageError(f"{where}: split is {split!r}: it must be train, validation, test or empty")
+            raise UsageError(f"{where}: split is {quote(split)}: it must be train, validation, test or empty")
+        age = read_age(cells.get("age", ""))
         return SourcePair(
             dataset=self.dataset,
             source_id=path,
             image=path,
             patient=cells.get("patient_id") or path,
             study=cells.get("study_id") or path,
-            view=cells.get("view", "").upper() or None,
+            view=read_view(cells.get("view", "")),
             split=_SPLITS[split],
-            sex=_SEXES.get(cells.get("sex", "").lower()),
-            age_years=_age_years(cells.get("age", "")),
+            sex=read_sex(cells.get("sex", "")),
+            age_years=None if age is None else min(age, MAX_AGE),
             report=report,
+            language=self._language(where, cells.get("language", "")),
             labels=labels,
             masks={name: MaskSource(files=(path,)) for name, path in masks.items()},
         )
+
+    def _language(self, where: str, text: str) -> str:
+        if text and not _LANGUAGE.fullmatch(text):
+            raise UsageError(f"{where}: language is {quote(text)}: it must be two or three letters, or empty")
+        return text.lower() or self.language
 
     def _csv_uri(self) -> str:
         if self.csv is not None:
@@ -174,7 +182,7 @@ class FolderAdapter:
 
     def _columns(self, table: Table) -> dict[str, str]:
         """From meaning to column, for the columns that are there. UsageError where a needed one is not."""
-        given = {name: getattr(self, name) for name in COLUMNS}
+        given = {name: None if name == "language" else getattr(self, name) for name in COLUMNS}
         table.require([given["path"] or "path", *(column for column in given.values() if column)])
         return {name: given[name] or name for name in COLUMNS if (given[name] or name) in table.columns}
 
@@ -206,23 +214,8 @@ def _report(cells: dict[str, str]) -> str | None:
     """The report's text; where it comes in two columns, with the headers that `split_sections` reads."""
     if cells.get("report"):
         return cells["report"]
-    parts = [f"{name.upper()}: {cells[name]}" for name in ("findings", "impression") if cells.get(name)]
-    return "\n".join(parts) or None
+    return join_sections(cells.get("findings"), cells.get("impression"))
 
 
 def _is_label(values: set[str]) -> bool:
-    return values <= _LABELS.keys() and not values <= {"", "nan"}
-
-
-def _read_label(where: str, column: str, text: str) -> bool | None:
-    if text.lower() not in _LABELS:
-        raise UsageError(f"{where}: {column} is {text!r}: a label must be 1, 0, -1, u or empty")
-    return _LABELS[text.lower()]
-
-
-def _age_years(text: str) -> float | None:
-    try:
-        age = float(text)
-    except ValueError:
-        return None
-    return age if 0 <= age <= _MAX_AGE else None
+    return values <= LABELS.keys() and not values <= {"", "nan"}

@@ -73,8 +73,6 @@ class MimicCxrJpgAdapter:
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row of the metadata, then a reject for every image without one."""
         check_root(self.root)
-        if self.labeller not in ("chexpert", "negbio"):
-            raise UsageError(f"--option labeller={self.labeller}: allowed: chexpert, negbio")
         images = find_table(self.root, _names("metadata"), ("dicom_id", "subject_id", "study_id", "ViewPosition"))
         splits = _splits(find_table(self.root, _names("split"), ("dicom_id", "split")))
         labels = _labels(find_table(self.root, _names(self.labeller), ("study_id", *CHEXPERT_FINDINGS)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import box_masks, read_boxes
-from chexray.platform.corpus.adapters.cells import find_optional_table
+from chexray.platform.corpus.adapters.cells import find_optional_table, find_table, read_age, read_sex, read_view
 from chexray.platform.corpus.adapters.images import file_name
-from chexray.platform.corpus.adapters.table import Table, check_root, read_table
+from chexray.platform.corpus.adapters.options import Share
+from chexray.platform.corpus.adapters.table import check_root
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.corpus.splits import SplitFractions, assign_split
 from chexray.platform.errors import UsageError
@@ -49,8 +50,6 @@ _COLUMNS = (
 )
 _BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
 """The header is 'Bbox [x,y,w,h],,,': a CSV reader takes it apart."""
-_SEXES: dict[str, Literal["F", "M"]] = {"F": "F", "M": "M"}
-_MAX_AGE = 120
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class NihAdapter:
     )
 
     root: str
-    validation_share: float = 0.1
+    validation_share: Share = 0.1
     seed: int = 0
 
     @property
@@ -89,7 +88,7 @@ class NihAdapter:
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image that no row names."""
         check_root(self.root)
-        table = _read_entries(self.root)
+        table = find_table(self.root, CSV_NAMES, _COLUMNS)
         listed = _official_test_images(self.root)
         masks = _box_masks(self.root)
         files = storage.list_files(self.root, (".png",))
@@ -128,10 +127,11 @@ class NihAdapter:
             image=path,
             patient=patient,
             study=f"{patient}_{row['Follow-up #']}",
-            view=row["View Position"] or None,
+            view=read_view(row["View Position"]),
             split=None if listed is None else self._split(patient, in_test=listed[image]),
-            sex=_SEXES.get(row["Patient Gender"]),
-            age_years=_age_years(row["Patient Age"]),
+            sex=read_sex(row["Patient Gender"]),
+            # Data_Entry_2017.csv has typing errors such as 411; v2020 none.
+            age_years=read_age(row["Patient Age"]),
             labels={name: name in present for name in (*FINDINGS, NO_FINDING)},
             masks=masks,
         )
@@ -141,16 +141,6 @@ class NihAdapter:
             return "test"
         share = self.validation_share
         return assign_split(patient, self.seed, SplitFractions(1.0 - share, share, 0.0))
-
-
-def _read_entries(root: str) -> Table:
-    for name in CSV_NAMES:
-        uri = storage.join(root, name)
-        if storage.exists(uri):
-            table = read_table(uri)
-            table.require(_COLUMNS)
-            return table
-    raise UsageError(f"{root}: no {' or '.join(CSV_NAMES)} there; give the folder that holds it")
 
 
 def _official_test_images(root: str) -> dict[str, bool] | None:
@@ -179,8 +169,3 @@ def _box_masks(root: str) -> dict[str, dict[str, MaskSource]]:
         image: box_masks({spelt.get(name, name): drawn for name, drawn in by_finding.items()})
         for image, by_finding in boxes.items()
     }
-
-
-def _age_years(text: str) -> float | None:
-    """The age, or None above 120: `Data_Entry_2017.csv` has typing errors such as 411; v2020 none."""
-    return float(text) if text.isdecimal() and int(text) <= _MAX_AGE else None

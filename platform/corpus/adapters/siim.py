@@ -10,6 +10,7 @@ from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import Row, rows_by
 from chexray.platform.corpus.adapters.cells import find_table
 from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem
+from chexray.platform.corpus.adapters.options import Share
 from chexray.platform.corpus.adapters.table import check_root
 from chexray.platform.corpus.schema import DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.corpus.splits import SplitFractions, assign_split
@@ -53,7 +54,7 @@ class SiimAcrAdapter:
     )
 
     root: str
-    validation_share: float = 0.1
+    validation_share: Share = 0.1
     seed: int = 0
 
     @property

@@ -60,8 +60,6 @@ class SyntheticAdapter:
         """Write the dataset unless the very same one is there. The settings file marks the folder as ours."""
         if storage.is_remote(self.root):
             raise UsageError(f"--root {self.root}: the synthetic dataset is drawn into a local folder")
-        if self.image_format not in ("png", "dicom"):
-            raise UsageError(f"--option image_format={self.image_format}: allowed: png, dicom")
         config = SyntheticConfig(pairs=self.count, size=self.size, seed=self.seed, image_format=self.image_format)
         root, file = Path(self.root), Path(self.root) / SETTINGS_FILE
         settings = json.dumps(asdict(config), sort_keys=True)

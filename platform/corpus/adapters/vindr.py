@@ -10,6 +10,7 @@ from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import box_masks, read_boxes
 from chexray.platform.corpus.adapters.cells import find_optional_table, find_table, read_labels
 from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem
+from chexray.platform.corpus.adapters.options import Share
 from chexray.platform.corpus.adapters.table import Table, check_root
 from chexray.platform.corpus.masks import Box
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, Reject, SourcePair, Split
@@ -67,7 +68,7 @@ class VindrCxrAdapter:
     )
 
     root: str
-    validation_share: float = 0.1
+    validation_share: Share = 0.1
     seed: int = 0
 
     @property
@@ -110,7 +111,7 @@ class VindrPcxrAdapter:
     )
 
     root: str
-    validation_share: float = 0.1
+    validation_share: Share = 0.1
     seed: int = 0
 
     @property
