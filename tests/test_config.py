@@ -25,7 +25,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`section.key` to value, by walking a dumped recipe: the oracle for `setting_keys`."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return found
 
 

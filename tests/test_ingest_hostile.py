@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -26,7 +27,8 @@ MAX_SECONDS = 240
 MAX_MEBIBYTES = 1_500
 
 _INGEST = """
-import json, resource, sys
+import json, sys
+from process_memory import peak_mebibytes
 from chexray.platform.config import IngestConfig
 from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.pair_reader import PairReader
@@ -44,7 +46,7 @@ for chunk in planned.chunks:
             results.append([row.source_uri, row.reason, None, None])
         else:
             results.append([source.image, None, row["image"].hex(), row["report"]])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = peak_mebibytes()
 print(json.dumps({"listed": planned.listed, "results": results, "mebibytes": peak}))
 """
 
@@ -56,7 +58,8 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, dict[
     root.mkdir()
     rows = write_hostile_dataset(root, SEED)
     command = [sys.executable, "-c", _INGEST, str(root)]
-    done = subprocess.run(command, capture_output=True, timeout=MAX_SECONDS, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, timeout=MAX_SECONDS, check=False, env=environment)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     assert b"Traceback" not in done.stderr
     return root, rows, json.loads(done.stdout)
