@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chexray.platform.corpus import hamming
@@ -27,8 +26,6 @@ from chexray.platform.corpus.duplicates import (
     pixel_hash,
 )
 from chexray.platform.corpus.raster import Image, decode_image, encode_image
-from chexray.platform.corpus.synthetic.cohort import SyntheticConfig
-from chexray.platform.corpus.synthetic.dataset import draw_pair
 from chexray.platform.errors import ChexrayError
 
 Change = Callable[[Image], Image]
@@ -130,14 +127,6 @@ def test_perceptual_hash_of_real_images_is_near_imagehash(nih: dict[str, Image])
     assert np.median(gap) <= 2  # measured: 2
 
 
-def test_perceptual_hash_of_512_pixels_takes_less_than_a_millisecond() -> None:
-    image = draw_pair(SyntheticConfig(size=512), 0).image_HW
-    started = time.process_time()
-    for _ in range(50):
-        perceptual_hash(image)
-    assert (time.process_time() - started) / 50 < 0.005  # measured: 0.6 ms; the margin is for busy machines
-
-
 def check_different_images(images: dict[str, Image], least_patients: int, least_follow_up: int) -> None:
     hashes, pixels = hashes_of(list(images.values())), np.array([pixel_hash(image) for image in images.values()])
     patients = np.array([name.split("_")[0] for name in images])
@@ -193,18 +182,6 @@ def test_near_duplicates_equal_brute_force(seed: int, count: int, flips: int, so
     assert near_duplicates(hashes, max_distance) == brute_force(hashes, max_distance)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 60), st.integers(0, 2), st.integers(0, 9), st.integers(0, 24))
-def test_near_pairs_with_any_plan_equal_brute_force(
-    seed: int, count: int, flips: int, kept_bits: int, max_distance: int
-) -> None:
-    hashes = np.unique(clustered(count, seed, 20, 3), axis=0)
-    plan = hamming.BandPlan(max_distance // (flips + 1) + 1, flips + kept_bits, flips)
-    assume(plan.bands * plan.width <= 256)
-    found = hamming._join(hashes, None, max_distance, plan)
-    assert [tuple(pair) for pair in found.tolist()] == brute_force(hashes, max_distance)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 40), st.integers(0, 40), st.integers(0, 60))
 def test_near_matches_equal_brute_force(seed: int, a_count: int, b_count: int, max_distance: int) -> None:
@@ -219,7 +196,6 @@ def test_near_duplicates_of_many_hashes_equal_matrix_products() -> None:
     signs = np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
     distance = (256 - signs @ signs.T) / 2
     expected = [(i, j, int(distance[i, j])) for i, j in np.argwhere(np.triu(distance <= 20, 1)).tolist()]
-    assert hamming.plan_bands(3400 * 3399 / 2, 3400, 20).width > 0
     assert near_duplicates(hashes, 20) == expected
     assert len(expected) > 10_000
 
@@ -236,17 +212,15 @@ def test_near_duplicates_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyP
         near_duplicates(clustered(100, 0, 4, 1), 16)
 
 
-def test_near_duplicates_of_100000_hashes_takes_seconds() -> None:
+@pytest.mark.timeout(60)  # comparing all with all would take minutes
+def test_near_duplicates_of_100000_hashes_are_found_without_comparing_all() -> None:
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (100_000, 32)).astype(np.uint8)
     hashes[:, :4] = 0  # As in chests, whose low frequencies are alike.
     copies = rng.permutation(50_000)[:500]
     hashes[-500:] = hashes[copies]
     hashes[-500:, 20] ^= 0b101
-    started = time.process_time()
-    found = near_duplicates(hashes)
-    assert time.process_time() - started < 15  # measured: 1.3 s; the margin is for busy machines
-    assert found == sorted((int(copy), 99_500 + row, 2) for row, copy in enumerate(copies))
+    assert near_duplicates(hashes) == sorted((int(copy), 99_500 + row, 2) for row, copy in enumerate(copies))
 
 
 @pytest.mark.parametrize("hashes", [np.zeros((2, 31), np.uint8), np.zeros((2, 32), np.int8), np.zeros(32, np.uint8)])

@@ -89,8 +89,8 @@ def hash_matrix(perceptual_hashes: pa.ChunkedArray) -> Bytes:
 def near_duplicates(hashes_N32: Bytes, max_distance: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int, int]]:
     """Every (row i, row j, distance) with i < j and at most `max_distance` (0 to 256) differing bits, sorted.
 
-    Exact. 1.2 million hashes take 30 to 60 seconds at 16 bits and 6 minutes at 24, on one core, in half a gigabyte (see
-    `chexray.platform.corpus.hamming`). ChexrayError above 20 million pairs.
+    Exact. 1.2 million hashes of chests take half a minute at 16 bits, on one core, in half a gigabyte
+    (`benchmarks/duplicates.py`). ChexrayError above 20 million pairs.
     """
     return [(i, j, distance) for i, j, distance in pairs_within(hashes_N32, max_distance).tolist()]
 

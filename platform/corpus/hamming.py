@@ -1,18 +1,14 @@
 """Exact pairs of near 256-bit hashes among a million, without comparing all with all.
 
-Multi-index hashing (Norouzi, Punjani and Fleet, CVPR 2012): cut the bits into m disjoint bands. Two hashes that
-differ in at most d bits differ in at most floor(d / m) = r bits in one band at least. Pairs that agree in a band but
-for r chosen bits are found by sorting, and only these are compared in full.
+Cut the bits into d + 1 disjoint bands: two hashes that differ in at most d bits agree in one band at least. Pairs that
+agree in a band are found by sorting, and only these are compared in full (Norouzi, Punjani and Fleet, CVPR 2012).
 
 Shapes: N hashes, M hashes of another set, 32 bytes, P pairs.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +23,6 @@ MAX_PAIRS = 20_000_000
 
 _CHUNK = 2**20
 """How many pairs are compared at once: about 100 MB."""
-_SORT_NS, _PAIR_NS = 120.0, 25.0
-"""What sorting costs a hash and comparing costs a pair; measured on one core, they only choose the plan."""
 _MAX_KEY_BITS = 31
 
 Bytes = npt.NDArray[np.uint8]
@@ -43,48 +37,17 @@ class _Words(NamedTuple):
     words_N4: npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class BandPlan:
-    """`bands` bands of `width` bits each, of which `flips` may differ. Width 0 compares all with all."""
-
-    bands: int
-    width: int
-    flips: int
-
-    @property
-    def groupings(self) -> int:
-        return self.bands * math.comb(self.width, self.flips)
-
-
-def plan_bands(comparisons: float, hashes: int, max_distance: int) -> BandPlan:
-    """The cheapest plan for that many possible `comparisons` between `hashes` hashes, if their bits were even."""
-    best, best_cost = BandPlan(1, 0, 0), comparisons * _PAIR_NS
-    for flips in range(3):
-        bands = max_distance // (flips + 1) + 1
-        for width in range(flips + 1, min(BITS // bands, _MAX_KEY_BITS) + 1):
-            plan = BandPlan(bands, width, flips)
-            cost = plan.groupings * (hashes * _SORT_NS + comparisons * _PAIR_NS / 2 ** (width - flips))
-            if cost < best_cost:
-                best, best_cost = plan, cost
-    return best
-
-
 def pairs_within(hashes_N32: Bytes, max_distance: int) -> Integers:
     """Every pair within `max_distance` bits as pair_P3 (row i, row j > i, distance), sorted. See `near_duplicates`."""
     check_hashes("hashes_N32", hashes_N32, max_distance)
-    unique_U32, group_N = np.unique(hashes_N32, axis=0, return_inverse=True)
-    count = len(unique_U32)
-    plan = plan_bands(count * (count - 1) / 2, count, max_distance)
-    near_P3 = _join(unique_U32, None, max_distance, plan)
-    return _expand(near_P3, group_N.reshape(-1))
+    return _join(hashes_N32, None, max_distance)
 
 
 def matches_within(a_N32: Bytes, b_M32: Bytes, max_distance: int) -> Integers:
     """Every pair of the two sets as pair_P3 (row of a, row of b, distance), sorted. See `near_matches`."""
     check_hashes("a_N32", a_N32, max_distance)
     check_hashes("b_M32", b_M32, max_distance)
-    plan = plan_bands(len(a_N32) * len(b_M32), len(a_N32) + len(b_M32), max_distance)
-    return _join(a_N32, b_M32, max_distance, plan)
+    return _join(a_N32, b_M32, max_distance)
 
 
 def check_hashes(name: str, hashes_N32: Bytes, max_distance: int) -> None:
@@ -95,46 +58,41 @@ def check_hashes(name: str, hashes_N32: Bytes, max_distance: int) -> None:
         raise ValueError(f"max_distance is {max_distance}: it must be 0 to {BITS}")
 
 
-def _join(a_N32: Bytes, b_M32: Bytes | None, max_distance: int, plan: BandPlan) -> Integers:
-    """Pairs of a with b, or i < j within a where b is None, by the plan. Sorted."""
+def _join(a_N32: Bytes, b_M32: Bytes | None, max_distance: int) -> Integers:
+    """Pairs of a with b, or i < j within a where b is None. Sorted."""
     found = _Found(len(a_N32) if b_M32 is None else len(b_M32))
     if not len(a_N32) or not found.columns:
         return found.pairs()
-    a_words_N4 = np.ascontiguousarray(a_N32).view(np.uint64)
-    b_words_M4 = None if b_M32 is None else np.ascontiguousarray(b_M32).view(np.uint64)
-    for bits in _bands(a_N32, plan):
-        a_key = _band_key(a_N32, bits)
-        b_key = None if b_M32 is None else _band_key(b_M32, bits)
-        for flipped in combinations(range(len(bits)), plan.flips):
-            mask = np.uint32(2**32 - 1 - sum(1 << bit for bit in flipped))
-            left = _sort(a_key & mask, a_words_N4)
-            right = None if b_key is None or b_words_M4 is None else _sort(b_key & mask, b_words_M4)
-            for pairs_P3 in _compare_buckets(left, right, max_distance):
-                found.add(pairs_P3)
+    for bits in _bands(a_N32, max_distance):
+        left = _sort(a_N32, bits)
+        right = None if b_M32 is None else _sort(b_M32, bits)
+        for pairs_P3 in _compare_buckets(left, right, max_distance):
+            found.add(pairs_P3)
     return found.pairs()
 
 
-def _bands(hashes_N32: Bytes, plan: BandPlan) -> list[npt.NDArray[np.int64]]:
+def _bands(hashes_N32: Bytes, max_distance: int) -> list[Integers]:
     """Which bits are in each band. The most even bits of these hashes are dealt out first.
 
     Low frequencies of a perceptual hash are the same in almost every chest: a band of them alone would be one bucket.
     """
+    bands = max_distance + 1
+    width = min(BITS // bands, _MAX_KEY_BITS)
+    if width == 0:
+        return [np.zeros(0, np.int64)]  # one band without bits: all are compared with all
     ones = sum(np.unpackbits(part, axis=1).sum(0, dtype=np.int64) for part in np.array_split(hashes_N32, 64))
     order = np.argsort(np.abs(ones / len(hashes_N32) - 0.5), kind="stable")
-    return [order[band :: plan.bands][: plan.width] for band in range(plan.bands)]
+    return [order[band::bands][:width] for band in range(bands)]
 
 
-def _band_key(hashes_N32: Bytes, bits: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+def _sort(hashes_N32: Bytes, bits: Integers) -> _Words:
+    """The hashes by the value of these bits."""
     key_N = np.zeros(len(hashes_N32), np.uint32)
     for position, bit in enumerate(bits):
         key_N |= ((hashes_N32[:, bit >> 3] >> (7 - bit % 8)) & 1).astype(np.uint32) << np.uint32(position)
-    return key_N
-
-
-def _sort(key: npt.NDArray[np.uint32], words_N4: npt.NDArray[np.uint64]) -> _Words:
     # Stable: of two rows with one key the smaller comes first, so that a pair is always found as (i, j), i < j.
-    row = np.argsort(key, kind="stable")
-    return _Words(key[row], row, words_N4[row])
+    row = np.argsort(key_N, kind="stable")
+    return _Words(key_N[row], row, np.ascontiguousarray(hashes_N32).view(np.uint64)[row])
 
 
 def _compare_buckets(left: _Words, right: _Words | None, max_distance: int) -> Iterator[Integers]:
@@ -202,31 +160,3 @@ def _check_count(count: int) -> None:
         raise ChexrayError(
             f"more than {MAX_PAIRS} pairs of images look alike; lower the distance, or look at what these images are"
         )
-
-
-def _expand(near_P3: Integers, group_N: Integers) -> Integers:
-    """Pairs of distinct hashes as pairs of rows, and the rows with the same hash among themselves. Sorted, i < j."""
-    order = np.argsort(group_N, kind="stable")
-    size = np.bincount(group_N)
-    start = np.cumsum(size) - size
-    _check_count(int((size[near_P3[:, 0]] * size[near_P3[:, 1]]).sum() + (size * (size - 1) // 2).sum()))
-    parts = [np.zeros((0, 3), np.int64)]
-    for group in np.flatnonzero(size > 1):
-        rows = order[start[group] : start[group] + size[group]]
-        i, j = np.triu_indices(len(rows), 1)
-        parts.append(np.stack([rows[i], rows[j], np.zeros(len(i), np.int64)], 1))
-    parts.append(_expand_between(near_P3, order, start, size))
-    pairs_P3 = np.concatenate(parts)
-    pairs_P3[:, :2].sort(axis=1)
-    return pairs_P3[np.lexsort((pairs_P3[:, 1], pairs_P3[:, 0]))]
-
-
-def _expand_between(near_P3: Integers, order: Integers, start: Integers, size: Integers) -> Integers:
-    """Each row of one group with each of the other, for every near pair of groups."""
-    first, second = near_P3[:, 0], near_P3[:, 1]
-    times = size[first] * size[second]
-    pair = np.repeat(np.arange(len(near_P3)), times)
-    place = np.arange(len(pair)) - np.repeat(np.cumsum(times) - times, times)
-    i = order[start[first[pair]] + place // size[second[pair]]]
-    j = order[start[second[pair]] + place % size[second[pair]]]
-    return np.stack([i, j, near_P3[pair, 2]], 1)
