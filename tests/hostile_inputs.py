@@ -15,8 +15,8 @@ import numpy as np
 import PIL.Image
 import pydicom
 from corpora import blobs, encoded
-from dicom_files import radiograph, written
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from dicom_files import encapsulated, radiograph, written
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 CSV = "pairs.csv"
 SOUND_REPORT = "No acute finding number {}. The heart is of normal size."
@@ -50,8 +50,8 @@ def sound_files() -> dict[str, bytes]:
     native = radiograph(words, **window)
     rle = radiograph(words, **window)
     rle.compress(RLELossless, encoding_plugin="pydicom")
-    jpeg = _encapsulated(pixels, encoded(pixels, "JPEG", quality=90), JPEGBaseline8Bit, narrow)
-    jpeg2000 = _encapsulated(pixels, encoded(pixels, "JPEG2000", no_jp2=True), JPEG2000Lossless, narrow)
+    jpeg = encapsulated(radiograph(pixels, **narrow), JPEGBaseline8Bit, encoded(pixels, "JPEG", quality=90))
+    jpeg2000 = encapsulated(radiograph(pixels, **narrow), JPEG2000Lossless, encoded(pixels, "JPEG2000", no_jp2=True))
     return {
         "a.png": encoded(pixels),
         "a.jpg": encoded(pixels, "JPEG", quality=90),
@@ -62,14 +62,6 @@ def sound_files() -> dict[str, bytes]:
         "jpeg.dcm": written(jpeg),
         "jpeg2000.dcm": written(jpeg2000),
     }
-
-
-def _encapsulated(pixels: np.ndarray, frame: bytes, syntax: str, elements: dict[str, Any]) -> pydicom.Dataset:
-    dataset = radiograph(pixels, **elements)
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = pydicom.encaps.encapsulate([frame])
-    dataset["PixelData"].is_undefined_length = True
-    return dataset
 
 
 def _damaged_files(rng: random.Random) -> Iterator[tuple[str, bytes]]:
@@ -143,15 +135,18 @@ _WRONG_TAGS: dict[str, Callable[[pydicom.Dataset], None]] = {
 
 def _written_anyhow(dataset: pydicom.Dataset) -> bytes:
     """The file as a careless tool writes it: pydicom's own checks would refuse some."""
-    buffer = io.BytesIO()
     with pydicom.config.disable_value_validation():
-        meta = io.BytesIO()
-        pydicom.filewriter.write_file_meta_info(meta, dataset.file_meta, enforce_standard=False)
         writer = pydicom.filebase.DicomBytesIO()
         writer.is_little_endian, writer.is_implicit_VR = True, False
         pydicom.filewriter.write_dataset(writer, dataset)
-    buffer.write(bytes(128) + b"DICM" + meta.getvalue() + writer.getvalue())
-    return buffer.getvalue()
+        return _start(dataset) + bytes(writer.getvalue())
+
+
+def _start(dataset: pydicom.Dataset) -> bytes:
+    """What comes before the dataset in its file (PS3.10 7.1)."""
+    meta = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(meta, dataset.file_meta, enforce_standard=False)
+    return bytes(128) + b"DICM" + meta.getvalue()
 
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
@@ -161,10 +156,8 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     deflated = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = b"".join([*(deflated.compress(bytes(2**24)) for _ in range(128)), deflated.flush()])
     dataset = radiograph(blobs(0, 70, 90))
-    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
-    meta = io.BytesIO()
-    pydicom.filewriter.write_file_meta_info(meta, dataset.file_meta, enforce_standard=False)
-    yield "deflated.dcm", bytes(128) + b"DICM" + meta.getvalue() + bomb
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    yield "deflated.dcm", _start(dataset) + bomb
     yield "zip.png", b"PK\x03\x04" + zlib.compress(bytes(2**26), 9)
     buffer = io.BytesIO()
     PIL.Image.new("L", (20_000, 20_000)).save(buffer, "TIFF", compression="tiff_adobe_deflate")

@@ -1,5 +1,6 @@
 """What DICOM headers say and which images they leave out; expected values are the standard's terms, by hand."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,14 @@ import pytest
 from dicom_files import radiograph, written
 from pydicom.dataset import Dataset
 
-from chexray.platform.corpus.dicom_header import Header, keep_header, read_header
+from chexray.platform.corpus.dicom import read_radiograph
+from chexray.platform.corpus.dicom_dataset import parse_dataset
+from chexray.platform.corpus.dicom_header import HEADER_TAGS, Header, header_of, keep_header
 from chexray.platform.corpus.raster import UnreadableImage
+
+
+def read_header(file: bytes) -> Header:
+    return header_of(parse_dataset(io.BytesIO(file), HEADER_TAGS))
 
 
 def header(**elements: Any) -> Header:
@@ -151,9 +158,9 @@ def test_body_part_of_header_may_be_a_code() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no DICOM", bytes(128) + b"DICN" + bytes(200)])
-def test_read_header_of_other_bytes_is_refused(data: bytes) -> None:
+def test_read_radiograph_of_other_bytes_is_refused(data: bytes) -> None:
     with pytest.raises(UnreadableImage, match="image not readable"):
-        read_header(data)
+        read_radiograph(data)
 
 
 def test_read_header_of_file_cut_in_its_header_knows_what_comes_before_the_cut() -> None:

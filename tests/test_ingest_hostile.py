@@ -70,7 +70,6 @@ def test_hostile_inputs_are_all_accounted_for(ingested: tuple[Path, int, dict[st
     assert rows >= 500
     assert outcome["listed"] == len(outcome["results"]) >= rows
     reasons = Counter(reason for _, reason, _, _ in outcome["results"])
-    print(reasons)
     assert reasons["path outside the root"] >= 9
     assert {"image truncated", "image not readable", "image too large", "link out of the root"} <= set(reasons)
     named = {source for source, _, _, _ in outcome["results"]}
@@ -96,7 +95,7 @@ def test_hostile_images_that_are_kept_are_what_other_libraries_decode(
 ) -> None:
     root, _, outcome = ingested
     kept = [(source, image) for source, reason, image, _ in outcome["results"] if reason is None]
-    worst, refused = 0, []
+    refused = []
     for source, image in kept:
         pixels = decode_raster(bytes.fromhex(image)).astype(int)
         try:
@@ -105,8 +104,7 @@ def test_hostile_images_that_are_kept_are_what_other_libraries_decode(
             refused.append(source)  # pydicom asks more of a header than the pixels need
             expected = decode_image(sound_files()[source.rsplit("-", 1)[-1]]).astype(int)
         assert pixels.shape == expected.shape, source
-        worst = max(worst, int(np.abs(pixels - expected).max()))
-        assert worst <= 1, source  # measured worst: 0; 1 is what rounding may do
+        assert np.abs(pixels - expected).max() <= 1, source  # measured worst: 0; 1 is what rounding may do
     assert len(kept) > 150  # measured: 217
     assert len(refused) < 5, refused  # measured: 3
 

@@ -8,40 +8,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from chexray.platform.corpus.dicom_dataset import READ_ERRORS, parse_dataset, unreadable
-from chexray.platform.corpus.dicom_header import Header, header_of, keep_header
+from chexray.platform.corpus.dicom_dataset import READ_ERRORS, parse_dataset
+from chexray.platform.corpus.dicom_header import header_of, keep_header
 from chexray.platform.corpus.dicom_lut import display
 from chexray.platform.corpus.dicom_pixels import read_pixels
-from chexray.platform.corpus.raster import Image, UnreadableImage, ViewFilter, check_image
+from chexray.platform.corpus.raster import Decoded, Image, UnreadableImage, ViewFilter, check_image, reading_reason
 from chexray.platform.corpus.redaction import Rule, redact
 
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 
 
-@dataclass(frozen=True)
-class Radiograph:
-    """A decoded file: display pixels, what its header says, and what was masked in it."""
+def read_radiograph(data: bytes, view: ViewFilter = "any", window: int = 0, rules: Sequence[Rule] = ()) -> Decoded:
+    """Parse a single-frame grey file (PS3.10) once, look at its header, and decode it only if that is wanted.
 
-    image_HW: Image
-    header: Header
-    notes: tuple[str, ...] = ()
-
-
-def decode_dicom(data: bytes, view: ViewFilter | None = "any", window: int = 0, rules: Sequence[Rule] = ()) -> Image:
-    """Display pixels image_HW uint8 of a single-frame grey DICOM file (PS3.10). Arguments: see `read_radiograph`."""
-    return read_radiograph(data, view, window, rules).image_HW
-
-
-def read_radiograph(
-    data: bytes, view: ViewFilter | None = "any", window: int = 0, rules: Sequence[Rule] = ()
-) -> Radiograph:
-    """Parse a file once, look at its header, and decode it only if that is wanted.
-
-    `view`: see `keep_header`; None decodes whatever the header says. `window`: of several windows or VOI LUTs (see
+    `view`: see `keep_header`. `window`: of several windows or VOI LUTs (see
     `chexray.platform.corpus.dicom_lut.display`). `rules`: regions to mask. Raises `UnreadableImage`.
     """
     if window < 0:
@@ -49,16 +32,19 @@ def read_radiograph(
     try:
         dataset = parse_dataset(io.BytesIO(data))
         header = header_of(dataset)
-        if view is not None and (reason := keep_header(header, view)):
+        if reason := keep_header(header, view):
             raise UnreadableImage(reason)
         if "PixelData" not in dataset and any(tag in data for tag in _PIXEL_DATA_TAGS):
             # pydicom drops an encapsulated element that the file ends in, and says so in its log only.
             raise UnreadableImage("image truncated", f"{len(data)} bytes of DICOM end in its Pixel Data")
         shown_HW = display_pixels(dataset, window)
     except READ_ERRORS as error:
-        raise unreadable(error) from error
+        # Without its message, which may quote the header.
+        raise UnreadableImage(reading_reason(error), f"DICOM: {type(error).__name__}") from error
     image_HW, note = redact(shown_HW, header, rules)
-    return Radiograph(check_image(image_HW), header, () if note is None else (note,))
+    height, width = check_image(image_HW).shape
+    notes = (note,) if note else ()
+    return Decoded(image_HW, (height, width), header.view, header.sex, header.age_years, notes)
 
 
 def display_pixels(dataset: Dataset, window: int = 0) -> Image:

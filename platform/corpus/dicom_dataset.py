@@ -9,7 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO
 
 import pydicom
 from pydicom import config as pydicom_config
@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as ItemSequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from chexray.platform.corpus.raster import MAX_PIXELS, UnreadableImage
@@ -24,21 +25,18 @@ from chexray.platform.corpus.raster import MAX_PIXELS, UnreadableImage
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 READ_ERRORS = (
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+    BytesLengthException,  # 3 bytes of US
+    InvalidDicomError,  # no 'DICM' where it must be
+    NotImplementedError,  # a VR that there is not
+    OSError,  # the file ends in a sequence
+    OverflowError,  # Number of Frames is 'inf'
+    RecursionError,  # a thousand sequences in one another
+    ValueError,  # Rows is text
+    TypeError,  # a date-time that is a number (pydicom converts elements when they are looked at)
+    struct.error,  # the file ends in an item's tag
+    zlib.error,  # a deflated dataset with a wrong byte
 )
-"""What pydicom raises on bad or missing elements."""
+"""What reading bad elements raises, with an example of each."""
 
 _PREAMBLE_BYTES = 132
 _START_BYTES = 1024
@@ -56,14 +54,9 @@ def parse_dataset(stream: IO[bytes], tags: Sequence[str] | None = None) -> Datas
     stream.seek(0)
     if DeflatedExplicitVRLittleEndian.encode() in start:
         return _read_deflated(stream)
-    options: dict[str, Any] = {} if tags is None else {"stop_before_pixels": True, "specific_tags": list(tags)}
-    return pydicom.dcmread(stream, **options)
-
-
-def unreadable(error: Exception) -> UnreadableImage:
-    """The refusal for one of `READ_ERRORS`. Their message stays out: it may quote the header."""
-    truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return UnreadableImage("image truncated" if truncated else "image not readable", f"DICOM: {type(error).__name__}")
+    return pydicom.dcmread(
+        stream, stop_before_pixels=tags is not None, specific_tags=None if tags is None else list(tags)
+    )
 
 
 def first_text(dataset: Dataset, name: str) -> str:
@@ -74,10 +67,20 @@ def first_text(dataset: Dataset, name: str) -> str:
     return "" if value is None else str(value).strip()
 
 
+def items(dataset: Dataset, name: str) -> Sequence[Dataset]:
+    """The items of a sequence; () where it is absent or empty. ValueError where its VR is another one."""
+    value = dataset.get(name)
+    if not value:
+        return ()
+    if not isinstance(value, ItemSequence):
+        raise ValueError(f"{name} is {type(value).__name__}: it must be a sequence")
+    return list(value)
+
+
 def floats(dataset: Dataset, name: str) -> list[float]:
     """All values of a numeric element; [] where it is absent or empty."""
     value = dataset.get(name)
-    values = value if isinstance(value, MultiValue | list | tuple) else [value]
+    values = value if isinstance(value, MultiValue | list) else [value]
     return [float(str(one)) for one in values if one is not None and str(one).strip()]
 
 

@@ -5,18 +5,17 @@ Attributes and their terms: PS3.3, codes: PS3.16.
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from pydicom.dataset import Dataset
 
-from chexray.platform.corpus.dicom_dataset import READ_ERRORS, first_text, parse_dataset, unreadable
+from chexray.platform.corpus.dicom_dataset import first_text, items
 from chexray.platform.corpus.dicom_view import VIEW_TAGS, View, view_of
-from chexray.platform.corpus.raster import ImageReason, ViewFilter
+from chexray.platform.corpus.raster import ImageReason, ViewFilter, other_view
 
-RADIOGRAPHS = frozenset({"CR", "DX", "RG", "DR", "XR"})
+_RADIOGRAPHS = frozenset({"CR", "DX", "RG", "DR", "XR"})
 """Modality (0008,0060): CR, DX and RG are PS3.3 C.7.3.1.1.1's terms; DR and XR are what some systems write."""
 
 _UNKNOWN_MODALITIES = frozenset({"", "OT"})
@@ -75,16 +74,8 @@ class Header:
     model: str | None = None
 
 
-def read_header(data: bytes) -> Header:
-    """The header of a DICOM file (PS3.10). Raises `UnreadableImage`."""
-    try:
-        return header_of(parse_dataset(io.BytesIO(data), HEADER_TAGS))
-    except READ_ERRORS as error:
-        raise unreadable(error) from error
-
-
 def header_of(dataset: Dataset) -> Header:
-    """The header of a parsed dataset with its `HEADER_TAGS`. Raises one of `READ_ERRORS`."""
+    """The header of a parsed dataset with its `HEADER_TAGS`. Raises one of `dicom_dataset.READ_ERRORS`."""
     body_part = first_text(dataset, "BodyPartExamined") or _meaning(dataset, "AnatomicRegionSequence")
     return Header(
         modality=first_text(dataset, "Modality").upper() or None,
@@ -101,22 +92,14 @@ def header_of(dataset: Dataset) -> Header:
     )
 
 
-def keep_header(header: Header, view: ViewFilter = "any") -> ImageReason | None:
+def keep_header(header: Header, view: ViewFilter) -> ImageReason | None:
     """Why an image is left out for its header, or None to keep it. What the header does not say is no reason."""
     modality = header.modality or ""
-    if modality not in RADIOGRAPHS and modality not in _UNKNOWN_MODALITIES:
+    if modality not in _RADIOGRAPHS and modality not in _UNKNOWN_MODALITIES:
         return "not a radiograph"
     if not _may_be_chest(header.body_part or ""):
         return "not a chest"
     return other_view(header.view, view)
-
-
-def other_view(found: View | None, wanted: ViewFilter) -> ImageReason | None:
-    if wanted == "frontal" and found == "LATERAL":
-        return "lateral view"
-    if wanted == "lateral" and found in ("PA", "AP"):
-        return "frontal view"
-    return None
 
 
 def _may_be_chest(body_part: str) -> bool:
@@ -128,8 +111,8 @@ def _may_be_chest(body_part: str) -> bool:
 
 def _meaning(dataset: Dataset, name: str) -> str:
     """The Code Meaning (0008,0104) of a code sequence's first item."""
-    sequence = dataset.get(name)
-    return first_text(sequence[0], "CodeMeaning") if sequence else ""
+    codes = items(dataset, name)
+    return first_text(codes[0], "CodeMeaning") if codes else ""
 
 
 def _count(dataset: Dataset, name: str) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from chexray.platform.corpus.dicom_dataset import first_text, floats, integers, is_big_endian
+from chexray.platform.corpus.dicom_dataset import first_text, floats, integers, is_big_endian, items
 from chexray.platform.corpus.dicom_pixels import Codes, StoredPixels
 from chexray.platform.corpus.raster import Image, UnreadableImage, stretch
 
@@ -21,7 +21,7 @@ _BLOCK = 2**16
 Values = NDArray[np.float64]
 
 
-def display(pixels: StoredPixels, dataset: Dataset, window: int = 0) -> Image:
+def display(pixels: StoredPixels, dataset: Dataset, window: int) -> Image:
     """image_HW uint8, 0 black to 255 white, of any size.
 
     Shown is the VOI LUT or window of index `window` (the first where the file has no such one); a VOI LUT goes
@@ -29,10 +29,10 @@ def display(pixels: StoredPixels, dataset: Dataset, window: int = 0) -> Image:
     padding pixels not counted (C.7.5.1.1.2).
     """
     stored_V = stored_values(pixels.bits, pixels.signed)
-    modality_V = modality_values(stored_V, dataset)
-    table_V = voi_table(modality_V, dataset, window)
+    modality_V = _modality_values(stored_V, dataset)
+    table_V = _voi_table(modality_V, dataset, window)
     if table_V is None:
-        low, high = _shown_range(pixels.codes_HW, modality_V, ~padding_values(stored_V, dataset))
+        low, high = _shown_range(pixels.codes_HW, modality_V, ~_padding_values(stored_V, dataset))
         table_V = stretch(modality_V, low, high)
     # C.7.6.3.1.2: the minimum value of MONOCHROME1 is meant to be displayed as white.
     if dataset.PhotometricInterpretation == "MONOCHROME1":
@@ -46,10 +46,10 @@ def stored_values(bits: int, signed: bool) -> NDArray[np.int64]:
     return np.where(codes_V >= 2 ** (bits - 1), codes_V - 2**bits, codes_V) if signed else codes_V
 
 
-def modality_values(stored_V: NDArray[np.int64], dataset: Dataset) -> Values:
+def _modality_values(stored_V: NDArray[np.int64], dataset: Dataset) -> Values:
     """C.11.1: through a lookup table, or slope and intercept, or the stored values themselves."""
-    if dataset.get("ModalityLUTSequence"):
-        return _look_up(stored_V, dataset.ModalityLUTSequence[0], is_big_endian(dataset))
+    if luts := items(dataset, "ModalityLUTSequence"):
+        return _look_up(stored_V, luts[0])
     slopes, intercepts = floats(dataset, "RescaleSlope"), floats(dataset, "RescaleIntercept")
     slope, intercept = slopes[0] if slopes else 1.0, intercepts[0] if intercepts else 0.0
     if not (np.isfinite([slope, intercept]).all() and slope):
@@ -57,13 +57,12 @@ def modality_values(stored_V: NDArray[np.int64], dataset: Dataset) -> Values:
     return stored_V.astype(np.float64) * slope + intercept
 
 
-def voi_table(modality_V: Values, dataset: Dataset, window: int = 0) -> Image | None:
+def _voi_table(modality_V: Values, dataset: Dataset, window: int) -> Image | None:
     """C.11.2: 8-bit table_V of the VOI LUT or window of index `window`; None where the dataset has no usable one."""
-    luts = dataset.get("VOILUTSequence")
-    if luts:
+    if luts := items(dataset, "VOILUTSequence"):
         item = luts[window if window < len(luts) else 0]
         top = 2 ** min(max(_descriptor(item)[2], 1), 16) - 1
-        return stretch(_look_up(modality_V, item, is_big_endian(dataset)), 0, top)
+        return stretch(_look_up(modality_V, item), 0, top)
     windows = list(zip(floats(dataset, "WindowCenter"), floats(dataset, "WindowWidth"), strict=False))
     if not windows:
         return None
@@ -73,51 +72,54 @@ def voi_table(modality_V: Values, dataset: Dataset, window: int = 0) -> Image | 
 
 
 def _windowed(modality_V: Values, center: float, width: float, function: str) -> Values | None:
-    """Shares of the output range; None for a window that the clauses forbid. An unknown function counts as LINEAR."""
+    """Shares of the output range, below 0 and above 1 too. An unknown function counts as LINEAR.
+
+    None for a window that the clauses forbid.
+    """
     linear = function not in ("LINEAR_EXACT", "SIGMOID")
     if not (np.isfinite([center, width]).all() and width >= (1 if linear else np.finfo(float).tiny)):
         return None
     if function == "SIGMOID":  # C.11.2.1.3.1
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (modality_V - center) / width, -700.0, 700.0)))
-    if function == "LINEAR_EXACT":  # C.11.2.1.3.2
-        return np.clip((modality_V - center) / width + 0.5, 0.0, 1.0)
-    # C.11.2.1.2.1; of width 1 only its two outer cases are left.
-    above_V = modality_V > center - 0.5 + (width - 1) / 2
-    if width == 1:
-        return above_V.astype(np.float64)
-    below_V = modality_V <= center - 0.5 - (width - 1) / 2
-    share_V = (modality_V - (center - 0.5)) / (width - 1) + 0.5
-    return np.where(below_V, 0.0, np.where(above_V, 1.0, share_V))
+    if linear:  # C.11.2.1.2.1; of width 1 only its two outer cases are left.
+        center, width = center - 0.5, width - 1
+        if width == 0:
+            return (modality_V > center).astype(np.float64)
+    return (modality_V - center) / width + 0.5  # C.11.2.1.3.2
 
 
-def padding_values(stored_V: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
+def _padding_values(stored_V: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
     """C.7.5.1.1.2: which values are the padding value, or between it and the padding range limit."""
-    signed = bool(stored_V.min() < 0)
-    ends = [
-        value - 2**16 if signed and value >= 2**15 else value
-        for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
-        for value in integers(dataset, name)[:1]
-    ]
-    if not integers(dataset, "PixelPaddingValue"):
+    padding, limit = (integers(dataset, name)[:1] for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not padding:
         return np.zeros(stored_V.shape, bool)
+    ends = [_signed_as(stored_V, end) for end in padding + limit]
     return (stored_V >= min(ends)) & (stored_V <= max(ends))
 
 
-def _look_up(values_V: NDArray[np.int64] | Values, item: Dataset, big_endian: bool) -> Values:
+def _look_up(values_V: NDArray[np.int64] | Values, item: Dataset) -> Values:
     """C.11.1.1: values through a LUT item, its first and last entries beyond its ends.
 
     Own code because pydicom 3.0 wraps the index of 8-bit tables with more than 256 entries.
     """
     entries, first, _ = _descriptor(item)
-    if values_V.min() < 0 and first >= 2**15:
-        first -= 2**16
-    data = item.LUTData
+    data = item.get("LUTData")
     if isinstance(data, bytes):
         # C.11.1.1.1: 8-bit entries are packed, though some writers pad each to 16 bits.
         width = 1 if len(data) < 2 * entries else 2
-        data = np.frombuffer(data[: len(data) // width * width], f"{'>' if big_endian else '<'}u{width}")
-    table = np.atleast_1d(np.asarray(data, np.float64))[:entries]
-    return table[np.clip(np.rint(values_V).astype(np.int64) - first, 0, len(table) - 1)]
+        table = np.frombuffer(data[: len(data) // width * width], f"{'>' if is_big_endian(item) else '<'}u{width}")
+    else:
+        table = np.array(floats(item, "LUTData"))
+    table = table[:entries].astype(np.float64)
+    if not table.size:
+        raise UnreadableImage("image not readable", "a LUT without data")
+    index_V = np.rint(values_V).astype(np.int64) - _signed_as(values_V, first)
+    return table[np.clip(index_V, 0, len(table) - 1)]
+
+
+def _signed_as(values_V: NDArray[np.int64] | Values, value: int) -> int:
+    """A 16-bit element that is among the values: the VR of some is open, so a signed one may be read as unsigned."""
+    return value - 2**16 if values_V.min() < 0 and value >= 2**15 else value
 
 
 def _descriptor(item: Dataset) -> tuple[int, int, int]:

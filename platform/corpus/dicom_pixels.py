@@ -18,7 +18,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, RLELossless
 
 from chexray.platform.corpus.dicom_dataset import integers, is_big_endian
 from chexray.platform.corpus.raster import UnreadableImage, check_size
@@ -67,8 +67,11 @@ def read_pixels(dataset: Dataset) -> StoredPixels:
     signed = _integer(dataset, "PixelRepresentation", 0)
     if signed not in (0, 1):
         raise UnreadableImage("image not readable", f"pixel representation {signed}: it is 0 or 1")
+    if not isinstance(dataset.PixelData, bytes):
+        raise UnreadableImage("image not readable", "Pixel Data (7FE0,0010) that is no bytes")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if dataset["PixelData"].is_undefined_length or (syntax is not None and syntax.is_encapsulated):
+    # An empty element is no UID, and one of two values is a list: of their text, too, UID says ValueError.
+    if dataset["PixelData"].is_undefined_length or (syntax is not None and UID(str(syntax)).is_encapsulated):
         words_HW = _decode_frame(dataset, syntax == RLELossless, allocated, rows, columns)
         shift = 0
     else:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
-from chexray.platform.corpus.dicom_dataset import first_text
+from chexray.platform.corpus.dicom_dataset import first_text, items
 
 View = Literal["PA", "AP", "LATERAL"]
 
@@ -60,8 +60,7 @@ def view_of(dataset: Dataset) -> View | None:
     """PA, AP or LATERAL by View Position, else View Code Sequence (PS3.3 C.8.11.5), else the descriptions."""
     if found := _view_in(first_text(dataset, "ViewPosition"), _POSITIONS):
         return found
-    codes = dataset.get("ViewCodeSequence")
-    if codes:
+    if codes := items(dataset, "ViewCodeSequence"):
         code = _CODES.get(first_text(codes[0], "CodeValue"))
         if found := code or _view_in(first_text(codes[0], "CodeMeaning"), _WORDS):
             return found

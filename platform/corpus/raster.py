@@ -8,21 +8,18 @@ from __future__ import annotations
 import io
 import math
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageOps, UnidentifiedImageError
 
+from chexray.platform.corpus.redaction import Rule, redact_plain
 from chexray.platform.corpus.schema import RawFormat
 from chexray.platform.errors import ChexrayError
-
-if TYPE_CHECKING:
-    from chexray.platform.corpus.redaction import Rule
 
 Image = NDArray[np.uint8]
 """image_HW: 0 black to 255 white."""
@@ -56,8 +53,15 @@ MIN_SHORT_SIDE = 32
 _ORIENTATION = 0x0112
 """The EXIF tag."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, struct.error, zlib.error)
-"""What Pillow's readers raise on bad bytes: SyntaxError for broken PNG chunks, TypeError for odd TIFF."""
+_DECODE_ERRORS = (
+    LookupError,  # an empty ICC profile after the pixels of a PNG; a TIFF's second frame of an unknown compression
+    OSError,  # the file ends early
+    SyntaxError,  # a broken PNG chunk
+    TypeError,  # a TIFF whose sizes are no numbers
+    ValueError,  # a PNG chunk too short for its content
+    struct.error,  # an EXIF chunk of 4 bytes
+)
+"""What Pillow's readers raise on bad bytes, with an example of each."""
 
 
 class UnreadableImage(ChexrayError):  # noqa: N818 - says what the image is, like `Reject`
@@ -72,13 +76,9 @@ class UnreadableImage(ChexrayError):  # noqa: N818 - says what the image is, lik
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-def decode_image(data: bytes, view: ViewFilter = "any", window: int = 0, rules: Sequence[Rule] = ()) -> Image:
-    """Display pixels image_HW uint8 of a DICOM file (preamble and 'DICM', PS3.10 7.1) or a raster file.
-
-    `view`, `window` and `rules` concern DICOM alone: see `chexray.platform.corpus.dicom.read_radiograph`. Raises
-    `UnreadableImage` with its reason.
-    """
-    return decode_source(data, None, view, window, rules).image_HW
+def decode_image(data: bytes) -> Image:
+    """Display pixels image_HW uint8 of a DICOM or raster file: `decode_source` without its wishes."""
+    return decode_source(data, None).image_HW
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,26 @@ def decode_source(
     rules: Sequence[Rule] = (),
     short_side: int | None = None,
 ) -> Decoded:
-    """As `decode_image`, or as `decode_raw` where there is a `raw`; `short_side`: see `decode_raster`."""
-    if data[128:132] == b"DICM" and raw is None:
+    """What a file shows: bare pixels where there is a `raw`, else DICOM ('DICM' at byte 128, PS3.10 7.1) or raster.
+
+    `view` and `window` concern DICOM alone: see `chexray.platform.corpus.dicom.read_radiograph`. `rules`: regions to
+    mask. With a `short_side`, a JPEG file of at least four times that size is decoded at a half, a quarter or an
+    eighth (the decoder's scaled DCT), at twice the `short_side` or more. Raises `UnreadableImage`.
+    """
+    if raw is not None:
+        image_HW, size = decode_raw(data, raw), (raw.height, raw.width)
+    elif data[128:132] == b"DICM":
         # Here and not above: dicom.py imports this module, and pydicom is loaded only where DICOM is met.
         from chexray.platform.corpus.dicom import read_radiograph
 
-        found = read_radiograph(data, view, window, rules)
-        height, width = found.image_HW.shape
-        header = found.header
-        return Decoded(found.image_HW, (height, width), header.view, header.sex, header.age_years, found.notes)
-    if raw is not None:
-        image_HW, size = decode_raw(data, raw), (raw.height, raw.width)
+        return read_radiograph(data, view, window, rules)
     else:
         # Regions in pixels are those of the file.
         image_HW, size = _decode_grey(data, short_side=None if rules else short_side)
-    from chexray.platform.corpus.redaction import redact_plain
-
-    image_HW, note = redact_plain(check_image(image_HW), rules) if rules else (check_image(image_HW), None)
+        check_image(image_HW)
+    if not rules:
+        return Decoded(image_HW, size)
+    image_HW, note = redact_plain(image_HW, rules)
     return Decoded(image_HW, size, notes=(note,) if note else ())
 
 
@@ -143,16 +146,14 @@ def decode_raw(data: bytes, raw: RawFormat) -> Image:
     return check_image((255 - table if raw.inverted else table)[words_HW])
 
 
-def decode_raster(data: bytes, short_side: int | None = None) -> Image:
+def decode_raster(data: bytes) -> Image:
     """Pixels image_HW uint8 of a single-frame PNG, JPEG, BMP or TIFF, upright by its EXIF orientation.
 
     Colour and palette become luma (ITU-R 601, alpha ignored); 8-bit grey is unchanged. Deeper grey
     (16-bit, 32-bit, float) is stretched linearly from its own minimum and maximum to 0 and 255, because
-    files do not say how many of their bits are used. With a `short_side`, a JPEG file of at least four times that
-    size is decoded at a half, a quarter or an eighth (the decoder's scaled DCT), at twice the `short_side` or
-    more. Raises `UnreadableImage`.
+    files do not say how many of their bits are used. Raises `UnreadableImage`.
     """
-    return check_image(_decode_grey(data, short_side=short_side)[0])
+    return check_image(_decode_grey(data)[0])
 
 
 def decode_mask(data: bytes) -> Image:
@@ -160,8 +161,16 @@ def decode_mask(data: bytes) -> Image:
 
     Deep grey is stretched by its own range first, as in `decode_raster`. Raises `UnreadableImage`.
     """
-    grey_HW, _ = _decode_grey(data, (*_FORMATS, "GIF"))
-    return np.where(grey_HW > 127, np.uint8(255), np.uint8(0))
+    return _black_or_white(_decode_grey(data, (*_FORMATS, "GIF"))[0])
+
+
+def other_view(found: str | None, wanted: ViewFilter) -> ImageReason | None:
+    """Why a view (PA, AP or LATERAL) is not the wanted one; None where it is, or is not known."""
+    if wanted == "frontal" and found == "LATERAL":
+        return "lateral view"
+    if wanted == "lateral" and found in ("PA", "AP"):
+        return "frontal view"
+    return None
 
 
 def check_image(image_HW: Image) -> Image:
@@ -180,6 +189,11 @@ def check_size(height: int, width: int) -> None:
         raise UnreadableImage("image empty", f"{height} x {width} pixels")
     if height * width > MAX_PIXELS:
         raise UnreadableImage("image too large", f"{height} x {width} pixels, at most {MAX_PIXELS} are decoded")
+
+
+def reading_reason(error: Exception) -> ImageReason:
+    """What a decoder's error means: only their words tell a file that ends early from a broken one."""
+    return "image truncated" if "truncated" in str(error).lower() else "image not readable"
 
 
 def stretch(values_HW: NDArray[np.generic], low: float, high: float) -> Image:
@@ -226,7 +240,11 @@ def shrink(image_HW: Image, short_side: int | None) -> Image:
 def resize_mask(mask_HW: Image, height: int, width: int) -> Image:
     """mask_HW of 0 and 255 at another size: a pixel is 255 where at least half of its area was."""
     resized = PIL.Image.fromarray(mask_HW).resize((width, height), PIL.Image.Resampling.BOX)
-    return np.where(np.array(resized) > 127, np.uint8(255), np.uint8(0))
+    return _black_or_white(np.asarray(resized))
+
+
+def _black_or_white(grey_HW: Image) -> Image:
+    return np.where(grey_HW > 127, np.uint8(255), np.uint8(0))
 
 
 def _decode_grey(
@@ -254,10 +272,7 @@ def _decode_grey(
     except UnidentifiedImageError as error:
         raise UnreadableImage("image not readable", f"{len(data)} bytes, none of {formats}") from error
     except _DECODE_ERRORS as error:
-        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        raise UnreadableImage(
-            "image truncated" if truncated else "image not readable", f"{len(data)} bytes: {error}"
-        ) from error
+        raise UnreadableImage(reading_reason(error), f"{len(data)} bytes: {error}") from error
 
 
 def _to_grey(image: PIL.Image.Image) -> Image:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from chexray.platform.corpus.raster import Image
-
 if TYPE_CHECKING:
     from chexray.platform.corpus.dicom_header import Header
+    from chexray.platform.corpus.raster import Image
 
 _KEYS = ("name", "manufacturer", "model", "rows", "columns", "burned_in", "pixels", "shares")
 
