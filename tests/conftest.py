@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dataset_files import MemoryDataset
 from s3_server import S3Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -20,6 +21,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data")
     return folder
+
+
+@pytest.fixture
+def folder() -> Iterator[MemoryDataset]:
+    """A dataset's folder in memory."""
+    made = MemoryDataset()
+    yield made
+    made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
-"""Datasets for tests of adapters: files in memory, of which images are names alone, and the real label files."""
+"""Datasets for tests of adapters: small ones on disk, large ones in memory, and the real label files."""
 
 from __future__ import annotations
 
 import importlib.util
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,18 @@ def label_file(name: str) -> Path:
     return path
 
 
+def write_files(root: Path, files: Mapping[str, str | bytes]) -> str:
+    """The folder `root` with `files` in it, for an adapter."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(root)
+
+
+def list_folder(adapter: str, root: str | Path, **options: Any) -> list[Entry]:
+    return list(open_adapter(adapter, str(root), **options).pairs())
+
+
 class MemoryDataset:
     """A dataset folder in memory. Images have no content: listing 200,000 of them then takes two seconds."""
 
@@ -46,7 +58,7 @@ class MemoryDataset:
         self._fs.store.update((f"{self._root}/{name}", blank) for name in names)
 
     def listed(self, adapter: str, **options: Any) -> list[Entry]:
-        return list(open_adapter(adapter, self.uri, **options).pairs())
+        return list_folder(adapter, self.uri, **options)
 
     def remove(self) -> None:
         """Empty the folder. The file system's own `rm` takes minutes for so many files."""

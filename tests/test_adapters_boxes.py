@@ -4,7 +4,6 @@ import gzip
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,13 +14,6 @@ from chexray.platform.corpus.adapters.nih import FINDINGS as NIH_FINDINGS
 from chexray.platform.corpus.masks import build_mask
 from chexray.platform.corpus.schema import MaskSource
 from chexray.platform.errors import ChexrayError, UsageError
-
-
-@pytest.fixture
-def folder() -> Iterator[MemoryDataset]:
-    made = MemoryDataset()
-    yield made
-    made.remove()
 
 
 def test_vindr_real_kaggle_rows_are_pairs_with_the_majoritys_labels_and_all_boxes() -> None:

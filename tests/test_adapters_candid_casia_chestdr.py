@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import write_files
 
 from chexray.platform.corpus.adapters.candid import CandidPtxAdapter
 from chexray.platform.corpus.adapters.casia import CasiaCxrAdapter
@@ -11,14 +12,6 @@ from chexray.platform.corpus.adapters.chestdr import FINDINGS as CHESTDR_FINDING
 from chexray.platform.corpus.adapters.chestdr import ChestDrAdapter
 from chexray.platform.corpus.schema import MaskSource, Reject, SourcePair
 from chexray.platform.errors import UsageError
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
-    return str(root)
-
 
 # --- CANDID-PTX
 
@@ -45,7 +38,7 @@ CANDID = {
 
 def test_candid_rows_become_pairs_with_runs_of_all_their_rows(tmp_path: Path) -> None:
     size = (1024, 1024)
-    assert list(CandidPtxAdapter(write(tmp_path, CANDID)).pairs()) == [
+    assert list(CandidPtxAdapter(write_files(tmp_path, CANDID)).pairs()) == [
         SourcePair(
             dataset="candid-ptx",
             source_id="1.2.3.60820",
@@ -87,7 +80,7 @@ def test_candid_rows_become_pairs_with_runs_of_all_their_rows(tmp_path: Path) ->
 @pytest.mark.parametrize("table", ["acute_rib_fracture.csv", "Rib_fracture_mask_rle.csv"])
 def test_candid_rib_fractures_are_read_from_either_table(tmp_path: Path, table: str) -> None:
     files = CANDID | {table: "anon_SOPUID,mask_rle\n1.2.3.60820,1 1\n1.2.3.60820,9 2\n"}
-    pairs = [pair for pair in CandidPtxAdapter(write(tmp_path, files)).pairs() if isinstance(pair, SourcePair)]
+    pairs = [pair for pair in CandidPtxAdapter(write_files(tmp_path, files)).pairs() if isinstance(pair, SourcePair)]
     assert [pair.labels["Rib Fracture"] for pair in pairs] == [True, False, False]
     assert pairs[0].masks["Rib Fracture"].runs == ("1 1", "9 2")
 
@@ -95,7 +88,7 @@ def test_candid_rib_fractures_are_read_from_either_table(tmp_path: Path, table: 
 def test_candid_options_name_other_columns(tmp_path: Path) -> None:
     renamed = CANDID_REPORTS.replace("Report", "Text").replace("SOPInstanceUID", "uid")
     files = CANDID | {"Pneumothorax_reports.csv": renamed}
-    pair = next(CandidPtxAdapter(write(tmp_path, files), image_column="uid", report_column="Text").pairs())
+    pair = next(CandidPtxAdapter(write_files(tmp_path, files), image_column="uid", report_column="Text").pairs())
     assert isinstance(pair, SourcePair)
     assert pair.report == "No pneumothorax."
     with pytest.raises(UsageError, match="missing columns 'SOPInstanceUID', 'Report'"):
@@ -128,7 +121,7 @@ def casia_pair(name: str, patient: str, exam: str, **fields: Any) -> SourcePair:
 def test_casia_rows_become_pairs_with_french_reports(tmp_path: Path, name: str) -> None:
     files = {name: CASIA_MASS, **CASIA_IMAGES}
     report = "FINDINGS: Masse hilaire.\nIMPRESSION: Masse."
-    assert list(CasiaCxrAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(CasiaCxrAdapter(write_files(tmp_path, files)).pairs()) == [
         casia_pair("I1", "P1", "E1", view="PA", sex="M", age_years=57.0, report=report),
         casia_pair("I2", "P1", "E2", view="AP", sex="F", age_years=60.0, report="IMPRESSION: Opacité."),
         casia_pair("I3", "P2", "E3"),
@@ -141,7 +134,7 @@ def test_casia_rows_become_pairs_with_french_reports(tmp_path: Path, name: str) 
 def test_casia_image_whose_name_is_not_unique_is_not_guessed(tmp_path: Path) -> None:
     row = "E3,I3,P2,somewhere/else,,,,,R3,Clair.,,,,,\n"
     files = {"CASIA-CXR_Combined_Reports.csv": CASIA_HEADER + row, "a/I3.jpg": "", "b/I3.jpg": ""}
-    assert next(CasiaCxrAdapter(write(tmp_path, files)).pairs()) == Reject("somewhere/else", "image file missing")
+    assert next(CasiaCxrAdapter(write_files(tmp_path, files)).pairs()) == Reject("somewhere/else", "image file missing")
 
 
 def test_casia_without_tables_is_refused(tmp_path: Path) -> None:
@@ -176,7 +169,7 @@ ABSENT: dict[str, bool | None] = dict.fromkeys(CHESTDR_FINDINGS.values(), False)
 def test_chestdr_rows_become_pairs_in_every_layout(tmp_path: Path, csv: str, images: str) -> None:
     files = {csv: CHESTDR_CSV, **{f"{images}/{name}.png": "" for name in ("a", "b", "c", "stray")}}
     files |= {"MedFMC_train/colon/images/x.png": "", "MedFMC_train/endo/images/y.png": ""}
-    assert list(ChestDrAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(ChestDrAdapter(write_files(tmp_path, files)).pairs()) == [
         SourcePair(
             "chestdr",
             "a.png",
@@ -195,7 +188,9 @@ def test_chestdr_rows_become_pairs_in_every_layout(tmp_path: Path, csv: str, ima
 
 def test_chestdr_options_name_another_table_and_columns(tmp_path: Path) -> None:
     files = {"mine.csv": CHESTDR_CSV.replace("img_id", "file"), "a.png": ""}
-    pair = next(ChestDrAdapter(write(tmp_path, files), csv="mine.csv", image_column="file", patient_column="").pairs())
+    pair = next(
+        ChestDrAdapter(write_files(tmp_path, files), csv="mine.csv", image_column="file", patient_column="").pairs()
+    )
     assert isinstance(pair, SourcePair)
     assert (pair.source_id, pair.patient) == ("a.png", "a.png")
 

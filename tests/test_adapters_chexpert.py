@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -18,13 +17,6 @@ from chexray.platform.corpus.schema import Reject, SourcePair
 from chexray.platform.errors import ChexrayError, UsageError
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(CHEXPERT_FINDINGS)
-
-
-@pytest.fixture
-def folder() -> Iterator[MemoryDataset]:
-    made = MemoryDataset()
-    yield made
-    made.remove()
 
 
 @pytest.fixture(scope="module")

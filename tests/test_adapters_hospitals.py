@@ -5,22 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import list_folder, write_files
 
-from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.adapters.bimcv import BimcvCovid19Adapter
 from chexray.platform.corpus.adapters.brax import BraxAdapter
 from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS
 from chexray.platform.corpus.adapters.rexgradient import RexGradientAdapter
 from chexray.platform.corpus.schema import Reject, SourcePair
 from chexray.platform.errors import UsageError
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
-    return str(root)
-
 
 # --- ReXGradient
 
@@ -75,7 +67,7 @@ def test_rexgradient_studies_become_pairs_of_every_image(tmp_path: Path, folder:
     test = {"x": rex_study({f"{REX}/f.png": "AP", f"{REX}/gone.png": "AP"}, ImageViewPosition=["AP"])}
     images = {f"{REX}/{name}.png": "" for name in ("a", "b", "c", "d", "e", "f", "stray")}
     files = rex_files(folder, train=train, valid=valid, test=test) | images
-    assert list(RexGradientAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(RexGradientAdapter(write_files(tmp_path, files)).pairs()) == [
         rex_pair(f"{REX}/a.png", view="PA", split="train"),
         rex_pair(f"{REX}/b.png", view="LATERAL", split="train"),
         Reject(f"{REX}/c.png", "not a chest", "view KUB"),
@@ -90,7 +82,7 @@ def test_rexgradient_studies_become_pairs_of_every_image(tmp_path: Path, folder:
 def test_rexgradient_with_one_split_alone_passes_over_the_images_of_others(tmp_path: Path) -> None:
     test = {"x": rex_study({f"{REX}/f.png": "AP", "outside/../../f.png": "AP"})}
     files = rex_files("metadata/", test=test) | {f"{REX}/f.png": "", f"{REX}/other.png": ""}
-    assert list(RexGradientAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(RexGradientAdapter(write_files(tmp_path, files)).pairs()) == [
         rex_pair(f"{REX}/f.png", view="AP", split="test"),
         Reject("", "image file missing"),
     ]
@@ -107,7 +99,7 @@ def test_rexgradient_with_one_split_alone_passes_over_the_images_of_others(tmp_p
 )
 def test_rexgradient_that_cannot_be_read_is_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        list(RexGradientAdapter(write(tmp_path, files)).pairs())
+        list(RexGradientAdapter(write_files(tmp_path, files)).pairs())
 
 
 # --- BIMCV-COVID19+
@@ -166,7 +158,7 @@ def test_bimcv_radiographs_become_pairs_with_spanish_reports(tmp_path: Path, fol
         "labels": {"pneumonia": True, "covid 19": True, "No Finding": False},
     }
     third: dict[str, Any] = {"report": "a 'b'\nc", "labels": {"infiltrates": True, "nodule": True, "No Finding": False}}
-    assert list(BimcvCovid19Adapter(write(tmp_path, files)).pairs()) == [
+    assert list(BimcvCovid19Adapter(write_files(tmp_path, files)).pairs()) == [
         Reject(f"{folder}sub-S03047/ses-E07985/mod-rx/other.png", "file name not understood"),
         pair(pa, "S03047", "E07985", view="PA", **first),
         pair(ll, "S03047", "E07985", view="LATERAL", **first),
@@ -180,7 +172,7 @@ def test_bimcv_radiographs_become_pairs_with_spanish_reports(tmp_path: Path, fol
 
 def test_bimcv_without_participants_has_no_sex_and_age(tmp_path: Path) -> None:
     files = {"derivatives/labels/labels_covid19_posi.tsv": BIMCV_LABELS, BIMCV_IMAGES[0]: ""}
-    pair = next(BimcvCovid19Adapter(write(tmp_path, files)).pairs())
+    pair = next(BimcvCovid19Adapter(write_files(tmp_path, files)).pairs())
     assert isinstance(pair, SourcePair)
     assert (pair.sex, pair.age_years) == (None, None)
 
@@ -196,7 +188,7 @@ def test_bimcv_that_cannot_be_read_is_refused(
     tmp_path: Path, files: dict[str, str], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        list(BimcvCovid19Adapter(write(tmp_path, files), **options).pairs())
+        list(BimcvCovid19Adapter(write_files(tmp_path, files), **options).pairs())
 
 
 # --- BRAX
@@ -236,7 +228,7 @@ def test_brax_rows_become_pairs_in_either_format(tmp_path: Path, image_format: A
 
     unknown = dict.fromkeys(CHEXPERT_FINDINGS)
     labels = unknown | {"Atelectasis": False, "Cardiomegaly": True, "Support Devices": True}
-    assert list(BraxAdapter(write(tmp_path, files), image_format).pairs()) == [
+    assert list(BraxAdapter(write_files(tmp_path, files), image_format).pairs()) == [
         pair("id_1/a", view="PA", age_years=65.0, labels=labels),
         pair("id_1/b", view="LATERAL", age_years=85.0, labels=unknown | {"No Finding": True}),
         pair("id_2/c", labels=unknown | {"No Finding": True}),
@@ -259,4 +251,4 @@ def test_brax_that_cannot_be_read_is_refused(
     tmp_path: Path, files: dict[str, str], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        list(open_adapter("brax", write(tmp_path, files), **options).pairs())
+        list_folder("brax", write_files(tmp_path, files), **options)

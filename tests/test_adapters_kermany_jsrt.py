@@ -4,19 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import write_files
 
 from chexray.platform.corpus.adapters.jsrt import JsrtAdapter
 from chexray.platform.corpus.adapters.kermany import KermanyPneumoniaAdapter
 from chexray.platform.corpus.schema import MaskSource, RawFormat, Reject, SourcePair
 from chexray.platform.errors import UsageError
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(text.encode())
-    return str(root)
-
 
 # --- Kermany
 
@@ -54,7 +47,7 @@ def test_kermany_images_become_pairs_once_whatever_is_copied(
             folder, file = name.rsplit("/", 1)
             files[f"{root}{copy}{folder}/{'._' if 'MACOSX' in copy else ''}{file}"] = ""
     files |= {f"{root}train/NORMAL/.DS_Store": "", f"{root}train/NORMAL/._IM-0115-0001.jpeg": ""}
-    assert list(KermanyPneumoniaAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(KermanyPneumoniaAdapter(write_files(tmp_path, files)).pairs()) == [
         kermany_pair(root, "test/PNEUMONIA/person1_virus_6.jpeg", "test/person1", "test", "virus"),
         kermany_pair(root, "train/NORMAL/IM-0115-0001.jpeg", "train/IM-0115", "train", None),
         kermany_pair(root, "train/NORMAL/IM-0540-0001-0002.jpeg", "train/IM-0540", "train", None),
@@ -69,7 +62,7 @@ def test_kermany_images_become_pairs_once_whatever_is_copied(
 
 def test_kermany_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no train/NORMAL/\*\.jpeg or the like below it"):
-        list(KermanyPneumoniaAdapter(write(tmp_path, {"train/OTHER/a.jpeg": ""})).pairs())
+        list(KermanyPneumoniaAdapter(write_files(tmp_path, {"train/OTHER/a.jpeg": ""})).pairs())
 
 
 # --- JSRT
@@ -121,7 +114,7 @@ def test_jsrt_images_become_pairs_with_masks_and_raw_format(tmp_path: Path) -> N
     }
     heart = {"heart": MaskSource(files=("scratch/fold2/masks/heart/JPCNN002.png",))}
     ln, nn = "Nodule154images", "NonNodule93images"
-    assert list(JsrtAdapter(write(tmp_path, JSRT)).pairs()) == [
+    assert list(JsrtAdapter(write_files(tmp_path, JSRT)).pairs()) == [
         jsrt_pair("JPCLN001", f"{ln}/JPCLN001.IMG", sex="M", age_years=53.0, masks=masks),
         jsrt_pair("JPCLN002", f"{ln}/JPCLN002.IMG", sex="F", masks={"Nodule": second}),
         jsrt_pair("JPCLN003", f"{ln}/JPCLN003.IMG", sex="M", age_years=66.0),
@@ -133,7 +126,7 @@ def test_jsrt_images_become_pairs_with_masks_and_raw_format(tmp_path: Path) -> N
 
 
 def test_jsrt_split_is_as_asked(tmp_path: Path) -> None:
-    pairs = JsrtAdapter(write(tmp_path, JSRT), split=None).pairs()
+    pairs = JsrtAdapter(write_files(tmp_path, JSRT), split=None).pairs()
     assert {pair.split for pair in pairs if isinstance(pair, SourcePair)} == {None}
 
 
@@ -146,4 +139,4 @@ def test_jsrt_split_is_as_asked(tmp_path: Path) -> None:
 )
 def test_jsrt_without_images_or_clinical_files_is_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        list(JsrtAdapter(write(tmp_path, files)).pairs())
+        list(JsrtAdapter(write_files(tmp_path, files)).pairs())

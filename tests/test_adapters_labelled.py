@@ -2,7 +2,6 @@
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -10,13 +9,6 @@ from dataset_files import Entry, MemoryDataset, label_file, list_dataset, pairs_
 
 from chexray.platform.corpus.adapters.padchest import CSV_NAME
 from chexray.platform.errors import UsageError
-
-
-@pytest.fixture
-def folder() -> Iterator[MemoryDataset]:
-    made = MemoryDataset()
-    yield made
-    made.remove()
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +44,7 @@ def test_padchest_real_rows_are_all_pairs_but_for_ribs_and_what_is_excluded(
     kept = padchest_table[~ribs & ~excluded]
     pairs = pairs_of(padchest)
     assert [pair.source_id for pair in pairs] == kept.ImageID.tolist()
+    assert [pair.patient for pair in pairs] == kept.PatientID.tolist()
     assert [pair.image for pair in pairs] == (kept.ImageDir + "/" + kept.ImageID).tolist()
     views = Counter(kept.Projection)
     frontal = {"PA": views["PA"], "AP": views["AP"] + views["AP_horizontal"]}

@@ -2,13 +2,14 @@
 
 import gzip
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import Entry, list_folder, write_files
 
-from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS
 from chexray.platform.corpus.adapters.mimic import MimicCxrDicomAdapter, MimicCxrJpgAdapter
 from chexray.platform.corpus.schema import Reject, SourcePair
@@ -93,21 +94,19 @@ EXPECTED = [
 ]
 
 
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        data = text.encode()
-        (root / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return str(root)
+def packed(files: dict[str, str]) -> dict[str, str | bytes]:
+    return {
+        f"{name}.gz" if name.endswith(".csv") else name: gzip.compress(text.encode()) if name.endswith(".csv") else text
+        for name, text in files.items()
+    }
 
 
-def jpg(root: Path, files: dict[str, str], **options: Any) -> list[SourcePair | Reject]:
-    return list(open_adapter("mimic-cxr-jpg", write(root, files), **options).pairs())
+def jpg(root: Path, files: Mapping[str, str | bytes], **options: Any) -> list[Entry]:
+    return list_folder("mimic-cxr-jpg", write_files(root, files), **options)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mimic_jpg_rows_become_pairs_with_all_their_fields(tmp_path: Path, suffix: str) -> None:
-    files = {f"{name}{suffix}" if name.endswith(".csv") else name: text for name, text in FILES.items()}
+@pytest.mark.parametrize("files", [FILES, packed(FILES)], ids=["plain", "packed"])
+def test_mimic_jpg_rows_become_pairs_with_all_their_fields(tmp_path: Path, files: dict[str, str | bytes]) -> None:
     assert jpg(tmp_path, files) == EXPECTED
 
 
@@ -210,10 +209,11 @@ def dicom_pair(study: str, dicom: str, **fields: Any) -> SourcePair:
     return SourcePair("mimic-cxr-dicom", dicom, image, "10000032", study, cohort="mimic", **fields)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mimic_dicom_records_become_pairs_without_split_view_and_labels(tmp_path: Path, suffix: str) -> None:
-    files = {f"{name}{suffix}" if name.endswith(".csv") else name: text for name, text in DICOM.items()}
-    assert list(MimicCxrDicomAdapter(write(tmp_path, files)).pairs()) == [
+@pytest.mark.parametrize("files", [DICOM, packed(DICOM)], ids=["plain", "packed"])
+def test_mimic_dicom_records_become_pairs_without_split_view_and_labels(
+    tmp_path: Path, files: dict[str, str | bytes]
+) -> None:
+    assert list(MimicCxrDicomAdapter(write_files(tmp_path, files)).pairs()) == [
         dicom_pair("50414267", "02aa", report_file="files/p10/p10000032/s50414267.txt"),
         dicom_pair("53189527", "2a2d"),
         Reject("files/p10/p10000764/s57375967/e084.dcm", "image file missing"),
@@ -224,7 +224,7 @@ def test_mimic_dicom_records_become_pairs_without_split_view_and_labels(tmp_path
 
 def test_mimic_dicom_beside_tables_of_the_jpeg_set_uses_them(tmp_path: Path) -> None:
     tables = {name: text for name, text in FILES.items() if name.endswith(".csv")}
-    pairs = list(MimicCxrDicomAdapter(write(tmp_path, DICOM | tables)).pairs())
+    pairs = list(MimicCxrDicomAdapter(write_files(tmp_path, DICOM | tables)).pairs())
     report = "files/p10/p10000032/s50414267.txt"
     assert pairs[0] == dicom_pair("50414267", "02aa", view="PA", split="train", report_file=report, labels=FIRST.labels)
     assert pairs[1] == dicom_pair("53189527", "2a2d", view="AP", split="train")

@@ -3,7 +3,6 @@
 import tarfile
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from dataset_files import MemoryDataset, label_file, list_dataset, pairs_of, rejects_of
@@ -11,13 +10,6 @@ from dataset_files import MemoryDataset, label_file, list_dataset, pairs_of, rej
 from chexray.platform.corpus.adapters.openi import FINDINGS
 from chexray.platform.corpus.reports import split_sections
 from chexray.platform.errors import UsageError
-
-
-@pytest.fixture
-def folder() -> Iterator[MemoryDataset]:
-    made = MemoryDataset()
-    yield made
-    made.remove()
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import write_files
 
 from chexray.platform.corpus.adapters.nlm import MontgomeryAdapter, ShenzhenAdapter
 from chexray.platform.corpus.adapters.tbx11k import Tbx11kAdapter
 from chexray.platform.corpus.schema import MaskSource, Reject, SourcePair
 from chexray.platform.errors import UsageError
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
-    return str(root)
-
 
 # --- TBX11K
 
@@ -61,7 +54,7 @@ def tbx_pair(name: str, split: Any, labels: tuple[bool, bool | None, bool | None
 def test_tbx11k_lists_become_pairs_with_boxes_and_validation_as_test(tmp_path: Path) -> None:
     boxes = MaskSource(boxes=((10.0, 20.0, 40.5, 60.0), (0.0, 0.0, 5.0, 6.0)))
     none = {"Tuberculosis": MaskSource()}
-    assert list(Tbx11kAdapter(write(tmp_path, TBX)).pairs()) == [
+    assert list(Tbx11kAdapter(write_files(tmp_path, TBX)).pairs()) == [
         tbx_pair("tb/tb0001.png", "train", (True, True, True, False), masks={"Tuberculosis": boxes}),
         tbx_pair("health/h0001.png", "train", (False, False, False, True), masks=none),
         tbx_pair("tb/tb1199.png", "train", (True, None, None, False)),
@@ -96,7 +89,7 @@ def test_tbx11k_lists_become_pairs_with_boxes_and_validation_as_test(tmp_path: P
 def test_tbx11k_that_cannot_be_read_is_refused(tmp_path: Path, files: dict[str, str | None], message: str) -> None:
     kept = {name: text for name, text in (TBX | files).items() if text is not None}
     with pytest.raises(UsageError, match=message):
-        list(Tbx11kAdapter(write(tmp_path, kept)).pairs())
+        list(Tbx11kAdapter(write_files(tmp_path, kept)).pairs())
 
 
 # --- Montgomery
@@ -127,7 +120,7 @@ def test_montgomery_images_become_pairs_with_lungs_of_both_sides(tmp_path: Path,
     files = {f"{parent}{name}": text for name, text in MONTGOMERY.items()}
     sides = tuple(f"{parent}ManualMask/{side}/MCUCXR_0001_0.png" for side in ("leftMask", "rightMask"))
     masks = {"lungs": MaskSource(files=sides)}
-    assert list(MontgomeryAdapter(write(tmp_path, files)).pairs()) == [
+    assert list(MontgomeryAdapter(write_files(tmp_path, files)).pairs()) == [
         nlm_pair("montgomery", parent, "MCUCXR_0001_0.png", sex="F", age_years=27.0, masks=masks),
         nlm_pair("montgomery", parent, "MCUCXR_0104_1.png", sex="M", age_years=36.0),
         nlm_pair("montgomery", parent, "MCUCXR_0105_1.png"),
@@ -153,7 +146,7 @@ def test_shenzhen_images_become_pairs_with_masks_where_they_were_drawn(tmp_path:
     files = {f"{parent}CXR_png/{name}.png": "" for name in READINGS}
     files |= {f"{parent}ClinicalReadings/{name}.txt": text for name, (text, _, _) in READINGS.items()}
     drawn = f"{masks}CHNCXR_0001_0_mask.png"
-    pairs = list(ShenzhenAdapter(write(tmp_path, files | {drawn: ""})).pairs())
+    pairs = list(ShenzhenAdapter(write_files(tmp_path, files | {drawn: ""})).pairs())
     lungs = {"lungs": MaskSource(files=(drawn,))}
     assert pairs == [
         nlm_pair(
@@ -170,7 +163,7 @@ def test_shenzhen_images_become_pairs_with_masks_where_they_were_drawn(tmp_path:
 
 @pytest.mark.parametrize("adapter", [MontgomeryAdapter, ShenzhenAdapter])
 def test_nlm_split_is_as_asked(tmp_path: Path, adapter: Any) -> None:
-    root = write(tmp_path, {"CXR_png/MCUCXR_0001_0.png": "", "CXR_png/CHNCXR_0001_0.png": ""})
+    root = write_files(tmp_path, {"CXR_png/MCUCXR_0001_0.png": "", "CXR_png/CHNCXR_0001_0.png": ""})
     assert {pair.split for pair in adapter(root).pairs()} == {"test"}
     assert {pair.split for pair in adapter(root, split=None).pairs()} == {None}
 

@@ -12,7 +12,7 @@ from chexray.platform.errors import UsageError
 
 
 class Adapter(Protocol):
-    """A dataset below a root URI. `name` is the `dataset` of its pairs."""
+    """A dataset below a root URI. `name` is the `dataset` of its pairs: a constant, or what an option says."""
 
     card: ClassVar[DatasetCard]
 

@@ -12,6 +12,9 @@ from chexray.platform.errors import UsageError
 
 Row = dict[str, str]
 
+NO_MASK = "-1"
+"""What a column of run-length strings says where the finding is absent."""
+
 
 def rows_by(table: Table, column: str) -> dict[str, list[Row]]:
     """The rows of each value of `column`, both in the table's order."""
@@ -49,6 +52,11 @@ def read_boxes(
             boxes = found.setdefault(row[image], {})
             boxes[row[finding]] = (*boxes.get(row[finding], ()), box)
     return found
+
+
+def run_mask(runs: tuple[str, ...], size: tuple[int, int]) -> MaskSource:
+    """The union of run-length strings, of an image of `size` (height, width); empty without any."""
+    return MaskSource(runs=runs, runs_size=size) if runs else MaskSource()
 
 
 def box_masks(boxes: dict[str, tuple[Box, ...]]) -> dict[str, MaskSource]:

@@ -167,7 +167,7 @@ class ArchiveAdapter:
             return Reject(path, "no report and no labels")
         study = keys["StudyInstanceUID"]
         return SourcePair(
-            dataset=self.dataset,
+            dataset=self.name,
             source_id=keys["SOPInstanceUID"] or path,
             image=path,
             patient=keys["PatientID"] or study or path,
@@ -195,7 +195,7 @@ def _is_directory_file(path: str) -> bool:
 
 
 def _report(row: dict[str, str], columns: tuple[str, ...]) -> str | None:
-    if columns == _SECTIONS or (len(columns) == 1 and columns[0] in _SECTIONS):
-        cells = {name: row[name] for name in columns}
-        return join_sections(cells.get("findings"), cells.get("impression"))
+    sections = {name: row[name] for name in columns if name in _SECTIONS}
+    if sections:
+        return join_sections(sections.get("findings"), sections.get("impression"))
     return row[columns[0]] or None if columns else None

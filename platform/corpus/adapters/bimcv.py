@@ -42,6 +42,7 @@ class BimcvCovid19Adapter:
     Licence: BIMCV-COVID19 research use agreement.
     """
 
+    name: ClassVar[str] = "bimcv-covid19"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="BIMCV-COVID19+",
         use="pretraining",
@@ -58,10 +59,6 @@ class BimcvCovid19Adapter:
     root: str
     report_column: str = "Report"
     labels_column: str = "Labels"
-
-    @property
-    def name(self) -> str:
-        return "bimcv-covid19"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every radiograph, in the order of their paths."""

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import (
-    CHEXPERT_FINDINGS,
-    find_table,
-    read_age,
-    read_labels,
-    read_sex,
-    read_view,
-    unlisted,
-)
-from chexray.platform.corpus.adapters.table import check_root
+from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS, read_age, read_labels, read_sex, read_view
+from chexray.platform.corpus.adapters.images import unlisted
+from chexray.platform.corpus.adapters.table import check_root, find_table
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 
@@ -40,6 +33,7 @@ class BraxAdapter:
     Licence: PhysioNet Credentialed Health Data License 1.5.0.
     """
 
+    name: ClassVar[str] = "brax"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="BRAX",
         use="pretraining",
@@ -55,10 +49,6 @@ class BraxAdapter:
 
     root: str
     image_format: Literal["png", "dicom"] = "png"
-
-    @property
-    def name(self) -> str:
-        return "brax"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image of the format that no row names."""
@@ -80,7 +70,7 @@ class BraxAdapter:
             else:
                 yield self._pair(table.uri, row, path)
             seen.add(path or "")
-        yield from unlisted(listed, seen, (suffix,))
+        yield from unlisted(listed, seen)
 
     def _pair(self, where: str, row: dict[str, str], path: str) -> SourcePair:
         return SourcePair(

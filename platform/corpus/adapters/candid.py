@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import find_optional_table, find_table
-from chexray.platform.corpus.adapters.table import check_root
-from chexray.platform.corpus.schema import DatasetCard, MaskSource, Reject, SourcePair
+from chexray.platform.corpus.adapters.annotations import NO_MASK, Row, rows_by, run_mask
+from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, file_name, stem_of
+from chexray.platform.corpus.adapters.table import check_root, find_optional_table, find_table
+from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 
 CSV_NAMES = ("Pneumothorax_reports.csv",)
 EXTRA_MASKS = {
@@ -26,8 +25,6 @@ FINDINGS = ("Pneumothorax", "Chest Tube", "Rib Fracture")
 RUNS_SIZE = (1024, 1024)
 """Every image is of this height and width."""
 
-_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-_NO_MASK = "-1"
 
 Runs = dict[str, tuple[str, ...]]
 
@@ -48,6 +45,7 @@ class CandidPtxAdapter:
     Licence: the dataset's own agreement; since 2024 not given to users outside Health New Zealand.
     """
 
+    name: ClassVar[str] = "candid-ptx"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CANDID-PTX",
         use="pretraining",
@@ -70,20 +68,14 @@ class CandidPtxAdapter:
     extra_image_column: str = "anon_SOPUID"
     extra_mask_column: str = "mask_rle"
 
-    @property
-    def name(self) -> str:
-        return "candid-ptx"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image of the table, then a reject for every image that it does not name."""
         check_root(self.root)
         columns = (self.image_column, self.filename_column, self.mask_column, self.report_column)
         table = find_table(self.root, CSV_NAMES, columns)
-        rows: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
-        for row in table.rows:
-            rows[row[self.image_column]].append(row)
+        rows = rows_by(table, self.image_column)
         extra = {name: self._extra_runs(names) for name, names in EXTRA_MASKS.items()}
-        images = {_uid(path): path for path in storage.list_files(self.root) if _is_image(path)}
+        images = {stem_of(path): path for path in storage.list_files(self.root) if _is_image(path)}
         for uid, of_image in rows.items():
             yield self._pair(uid, of_image, images.get(uid), extra)
         for uid, path in images.items():
@@ -95,14 +87,11 @@ class CandidPtxAdapter:
         table = find_optional_table(self.root, names, (self.extra_image_column, self.extra_mask_column))
         if table is None:
             return None
-        found: defaultdict[str, list[str]] = defaultdict(list)
-        for row in table.rows:
-            if row[self.extra_mask_column] not in ("", _NO_MASK):
-                found[row[self.extra_image_column]].append(row[self.extra_mask_column])
-        return {uid: tuple(runs) for uid, runs in found.items()}
+        groups = rows_by(table, self.extra_image_column)
+        return {uid: _runs(rows, self.extra_mask_column) for uid, rows in groups.items()}
 
     def _pair(
-        self, uid: str, rows: list[dict[str, str]], path: str | None, extra: dict[str, Runs | None]
+        self, uid: str, rows: Sequence[Row], path: str | None, extra: dict[str, Runs | None]
     ) -> SourcePair | Reject:
         if path is None:
             return Reject(uid, "image file missing")
@@ -110,9 +99,8 @@ class CandidPtxAdapter:
         if len(patients) > 1:
             return Reject(path, "image of two patients")
         masks = {name: runs.get(uid, ()) for name, runs in extra.items() if runs is not None}
-        encoded = [row[self.mask_column] for row in rows]
-        if any(encoded):
-            masks["Pneumothorax"] = tuple(text for text in encoded if text not in ("", _NO_MASK))
+        if any(row[self.mask_column] for row in rows):
+            masks["Pneumothorax"] = _runs(rows, self.mask_column)
         return SourcePair(
             dataset=self.name,
             source_id=uid,
@@ -121,21 +109,15 @@ class CandidPtxAdapter:
             study=rows[0].get(self.study_column) or uid,
             report=next((row[self.report_column] for row in rows if row[self.report_column]), None),
             labels={name: bool(masks[name]) if name in masks else None for name in FINDINGS},
-            masks={name: _mask(masks[name]) for name in FINDINGS if name in masks},
+            masks={name: run_mask(masks[name], RUNS_SIZE) for name in FINDINGS if name in masks},
         )
 
 
-def _mask(runs: tuple[str, ...]) -> MaskSource:
-    return MaskSource(runs=runs, runs_size=RUNS_SIZE) if runs else MaskSource()
+def _runs(rows: Sequence[Row], column: str) -> tuple[str, ...]:
+    return tuple(row[column] for row in rows if row[column] not in ("", NO_MASK))
 
 
 def _is_image(path: str) -> bool:
     """By a known suffix, or by a name of digits and dots alone, as a UID is."""
-    name = PurePosixPath(path).name.lower()
-    return name.endswith(_SUFFIXES) or name.replace(".", "").isdecimal()
-
-
-def _uid(path: str) -> str:
-    name = PurePosixPath(path).name
-    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
+    name = file_name(path).lower()
+    return name.endswith(IMAGE_SUFFIXES) or name.replace(".", "").isdecimal()

@@ -8,15 +8,9 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import (
-    find_optional_table,
-    join_sections,
-    read_age,
-    read_sex,
-    read_view,
-    unlisted,
-)
-from chexray.platform.corpus.adapters.table import Table, check_root
+from chexray.platform.corpus.adapters.cells import join_sections, read_age, read_sex, read_view
+from chexray.platform.corpus.adapters.images import RASTER_SUFFIXES, unlisted
+from chexray.platform.corpus.adapters.table import Table, check_root, find_optional_table
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 from chexray.platform.errors import UsageError
@@ -32,7 +26,6 @@ FINDINGS = {
 
 COMBINED = "CASIA-CXR_Combined_Reports.csv"
 _COLUMNS = ("ImageID", "PatientID", "ImageDir", "Findings", "Impression")
-_IMAGES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,7 @@ class CasiaCxrAdapter:
     Licence: given by its authors on request.
     """
 
+    name: ClassVar[str] = "casia-cxr"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CASIA-CXR",
         use="pretraining",
@@ -66,15 +60,11 @@ class CasiaCxrAdapter:
     root: str
     view_columns: tuple[str, ...] = ("PositionView", "Projection")
 
-    @property
-    def name(self) -> str:
-        return "casia-cxr"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row with an image, then a reject for every image that no row names."""
         check_root(self.root)
         tables = self._tables()
-        listed = storage.list_files(self.root, _IMAGES)
+        listed = storage.list_files(self.root, RASTER_SUFFIXES)
         files = _Images(listed)
         seen: set[str] = set()
         for folder, table in tables.items():
@@ -89,7 +79,7 @@ class CasiaCxrAdapter:
                 else:
                     yield self._pair(row, path, folder)
                 seen.add(path or "")
-        yield from unlisted(listed, seen, _IMAGES)
+        yield from unlisted(listed, seen)
 
     def _tables(self) -> dict[str, Table]:
         """The tables by the folder they are in; '' is the root."""
@@ -137,7 +127,7 @@ class _Images:
     def find(self, folder: str, directory: str, image: str) -> str | None:
         """The image at `directory`, in it, or of the name `image` where one file alone has it; None without any."""
         name = PurePosixPath(image).name
-        names = ["", name, *(f"{name}{suffix}" for suffix in _IMAGES)]
+        names = ["", name, *(f"{name}{suffix}" for suffix in RASTER_SUFFIXES)]
         for parent in ("", folder):
             for ending in names:
                 path = below_root("/".join(part for part in (parent, directory, ending) if part))

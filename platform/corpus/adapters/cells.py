@@ -1,14 +1,11 @@
-"""What the cells of datasets' tables mean: sexes, ages, views, labels; and where their files are."""
+"""What the cells of datasets' tables mean: sexes, ages, views, labels, reports."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
-from chexray.platform import storage
-from chexray.platform.corpus.adapters.table import Table, read_table
-from chexray.platform.corpus.schema import Reject
 from chexray.platform.errors import UsageError
 
 CHEXPERT_FINDINGS = (
@@ -50,28 +47,6 @@ _AGE_UNITS = {"M": 12.0, "W": 365.25 / 7, "D": 365.25}
 """How many make a year, by the letter that follows: DICOM's AS (PS3.5 6.2), and words such as 'months'."""
 _MAX_AGE = 120
 _MAX_QUOTED = 12
-
-
-def find_table(root: str, names: Sequence[str], columns: Sequence[str], delimiter: str = ",") -> Table:
-    """The first of the tables `names` below `root` that is there, with at least `columns`.
-
-    UsageError where none is there, or a column is missing.
-    """
-    table = find_optional_table(root, names, columns, delimiter)
-    if table is None:
-        raise UsageError(f"{root}: no {' or '.join(names)} there; give the folder that holds it")
-    return table
-
-
-def find_optional_table(root: str, names: Sequence[str], columns: Sequence[str], delimiter: str = ",") -> Table | None:
-    """As `find_table`, but None where no table is there."""
-    for name in names:
-        uri = storage.join(root, name)
-        if storage.exists(uri):
-            table = read_table(uri, delimiter)
-            table.require(columns)
-            return table
-    return None
 
 
 def read_sex(text: str) -> Literal["F", "M"] | None:
@@ -126,10 +101,3 @@ def join_sections(findings: str | None, impression: str | None) -> str | None:
     """A report of its sections, under the headers that `split_sections` reads; None where there is none."""
     sections = (("FINDINGS", findings), ("IMPRESSION", impression))
     return "\n".join(f"{name}: {text}" for name, text in sections if text) or None
-
-
-def unlisted(paths: Iterable[str], seen: set[str], suffixes: tuple[str, ...]) -> Iterator[Reject]:
-    """A reject for every image (by its suffix, in small letters) of `paths` that is not in `seen`."""
-    for path in paths:
-        if path not in seen and path.lower().endswith(suffixes):
-            yield Reject(path, "image without a row")

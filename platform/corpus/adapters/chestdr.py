@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import find_table, read_labels, unlisted
+from chexray.platform.corpus.adapters.cells import read_labels
+from chexray.platform.corpus.adapters.images import RASTER_SUFFIXES, file_name, files_by_name, unlisted
 from chexray.platform.corpus.adapters.options import FileBelow
-from chexray.platform.corpus.adapters.table import Table, check_root
+from chexray.platform.corpus.adapters.table import Table, check_root, find_table
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair
 
 FINDINGS = {
@@ -42,7 +42,6 @@ CSV_NAMES = (
     "MedFMC_train/chest/chest_train.csv",
     "chest_train.csv",
 )
-_IMAGES = (".png", ".jpg", ".jpeg")
 _OTHER_TASKS = frozenset({"colon", "endo"})
 
 
@@ -61,6 +60,7 @@ class ChestDrAdapter:
     Licence: see the dataset's page.
     """
 
+    name: ClassVar[str] = "chestdr"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="ChestDR (MedFMC)",
         use="pretraining",
@@ -79,17 +79,14 @@ class ChestDrAdapter:
     image_column: str = "img_id"
     patient_column: str = "study_id"
 
-    @property
-    def name(self) -> str:
-        return "chestdr"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image that no row names."""
         check_root(self.root)
         names = (self.csv,) if self.csv is not None else CSV_NAMES
         table = find_table(self.root, names, (self.image_column, *FINDINGS))
-        files = [path for path in storage.list_files(self.root, _IMAGES) if not _OTHER_TASKS & {*path.split("/")}]
-        images = {PurePosixPath(path).name: path for path in reversed(files)}
+        listed = storage.list_files(self.root, RASTER_SUFFIXES)
+        files = [path for path in listed if not _OTHER_TASKS & {*path.split("/")}]
+        images = files_by_name(files)
         seen: set[str] = set()
         for row in table.rows:
             name = row[self.image_column]
@@ -101,7 +98,7 @@ class ChestDrAdapter:
             else:
                 yield self._pair(table, row, path)
             seen.add(name)
-        yield from unlisted(files, {path for path in files if PurePosixPath(path).name in seen}, _IMAGES)
+        yield from unlisted(files, {path for path in files if file_name(path) in seen})
 
     def _pair(self, table: Table, row: dict[str, str], path: str) -> SourcePair:
         name = row[self.image_column]

@@ -6,20 +6,14 @@ three parts, so that every release is read: as one folder, as the numbered parts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import (
-    CHEXPERT_FINDINGS,
-    find_optional_table,
-    find_table,
-    join_sections,
-    read_age,
-    read_labels,
-    read_sex,
-)
+from chexray.platform.corpus.adapters.annotations import Row
+from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS, join_sections, read_age, read_labels, read_sex
 from chexray.platform.corpus.adapters.chexpert_files import (
     STUDY_PATH,
     Labels,
@@ -29,7 +23,8 @@ from chexray.platform.corpus.adapters.chexpert_files import (
     read_chexbert,
     read_projection,
 )
-from chexray.platform.corpus.adapters.table import Table, check_root
+from chexray.platform.corpus.adapters.images import DICOM_SUFFIXES, RASTER_SUFFIXES
+from chexray.platform.corpus.adapters.table import Table, check_root, find_optional_table, find_table
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair, Split
 
 COHORT = "chexpert"
@@ -39,10 +34,22 @@ FIVE_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleur
 LICENCE = "Stanford University Dataset Research Use Agreement"
 CITATION = "Irvin et al., CheXpert, AAAI 2019"
 
-_RASTER = (".jpg", ".jpeg", ".png")
-_DICOM = (".dcm", ".dicom")
-_COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS)
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "test"}
+
+Complete = Callable[[str, Row, SourcePair], SourcePair | Reject]
+"""Adds to a pair what a release says beyond view, sex and age. Its arguments: file and row for errors, row, pair."""
+
+
+class _Columns(NamedTuple):
+    path: str
+    sex: str
+    age: str
+    side: str
+    projection: str
+
+
+_COLUMNS = _Columns("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
+_PLUS_COLUMNS = _Columns("path_to_image", "sex", "age", "frontal_lateral", "ap_pa")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class ChexpertAdapter:
     The reports are in CheXpert Plus. Licence: Stanford University Dataset Research Use Agreement.
     """
 
+    name: ClassVar[str] = "chexpert"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CheXpert",
         use="either",
@@ -71,42 +79,19 @@ class ChexpertAdapter:
 
     root: str
 
-    @property
-    def name(self) -> str:
-        return "chexpert"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row."""
         check_root(self.root)
-        train = find_table(self.root, ("train.csv", "train.csv.gz"), _COLUMNS)
-        valid = find_optional_table(self.root, ("valid.csv", "valid.csv.gz"), _COLUMNS)
-        images = images_by_view(storage.list_files(self.root, _RASTER))
+        columns = (*_COLUMNS, *CHEXPERT_FINDINGS)
+        tables: dict[Split, Table | None] = {
+            "train": find_table(self.root, ("train.csv", "train.csv.gz"), columns),
+            "validation": find_optional_table(self.root, ("valid.csv", "valid.csv.gz"), columns),
+        }
+        images = images_by_view(storage.list_files(self.root, RASTER_SUFFIXES))
         seen: set[str] = set()
-        yield from self._of_table(train, "train", images, seen)
-        if valid is not None:
-            yield from self._of_table(valid, "validation", images, seen)
-
-    def _of_table(
-        self, table: Table, split: Split, images: dict[str, str], seen: set[str]
-    ) -> Iterator[SourcePair | Reject]:
-        for number, row in enumerate(table.rows, start=1):
-            found = find_view(row["Path"], images, seen)
-            if isinstance(found, Reject):
-                yield found
-                continue
-            yield SourcePair(
-                dataset=self.name,
-                source_id=found.group(),
-                image=images[found.group()],
-                patient=found["patient"],
-                study=found["study"],
-                view=read_projection(row["Frontal/Lateral"], row["AP/PA"]),
-                split=split,
-                sex=read_sex(row["Sex"]),
-                age_years=read_age(row["Age"]) or None,
-                labels=read_labels(f"{table.uri}, row {number}", row, CHEXPERT_FINDINGS),
-                cohort=COHORT,
-            )
+        for split, table in tables.items():
+            if table is not None:
+                yield from _list_views(self.name, table, _COLUMNS, images, seen, partial(_label, split))
 
 
 @dataclass(frozen=True)
@@ -123,6 +108,7 @@ class ChexpertPlusAdapter:
     Licence: Stanford University Dataset Research Use Agreement.
     """
 
+    name: ClassVar[str] = "chexpert-plus"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CheXpert Plus",
         use="pretraining",
@@ -140,43 +126,28 @@ class ChexpertPlusAdapter:
     images: Literal["raster", "dicom"] = "raster"
     labels: Literal["impression", "findings", "report"] = "impression"
 
-    @property
-    def name(self) -> str:
-        return "chexpert-plus"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row."""
         check_root(self.root)
-        section = "report" if self.labels == "report" else f"section_{self.labels}"
         columns = ("path_to_image", "frontal_lateral", "ap_pa", "section_findings", "section_impression", "report")
         table = find_table(self.root, ("df_chexpert_plus_240401.csv",), (*columns, "age", "sex", "split"))
         files = storage.list_files(self.root)
-        suffixes = (_RASTER, _DICOM) if self.images == "raster" else (_DICOM, _RASTER)
+        suffixes = (RASTER_SUFFIXES, DICOM_SUFFIXES) if self.images == "raster" else (DICOM_SUFFIXES, RASTER_SUFFIXES)
         first, second = (images_by_view(path for path in files if path.lower().endswith(end)) for end in suffixes)
         images = second | first
-        labels = self._read_labels(files)
-        seen: set[str] = set()
-        for row in table.rows:
-            found = find_view(row["path_to_image"], images, seen)
-            if isinstance(found, Reject):
-                yield found
-            elif row["split"] not in _SPLITS:
-                yield Reject(images[found.group()], "split not known", repr(row["split"]))
-            else:
-                yield SourcePair(
-                    dataset=self.name,
-                    source_id=found.group(),
-                    image=images[found.group()],
-                    patient=found["patient"],
-                    study=found["study"],
-                    view=read_projection(row["frontal_lateral"], row["ap_pa"]),
-                    split=_SPLITS[row["split"]],
-                    sex=read_sex(row["sex"]),
-                    age_years=read_age(row["age"]) or None,
-                    report=join_sections(row["section_findings"], row["section_impression"]) or row["report"] or None,
-                    labels=labels.get(found.group(), {}) if row[section] else {},
-                    cohort=COHORT,
-                )
+        complete = partial(self._complete, self._read_labels(files))
+        yield from _list_views(self.name, table, _PLUS_COLUMNS, images, set(), complete)
+
+    def _complete(self, labels: dict[str, Labels], _where: str, row: Row, pair: SourcePair) -> SourcePair | Reject:
+        if row["split"] not in _SPLITS:
+            return Reject(pair.image, "split not known", repr(row["split"]))
+        section = "report" if self.labels == "report" else f"section_{self.labels}"
+        return replace(
+            pair,
+            split=_SPLITS[row["split"]],
+            report=join_sections(row["section_findings"], row["section_impression"]) or row["report"] or None,
+            labels=labels.get(pair.source_id, {}) if row[section] else {},
+        )
 
     def _read_labels(self, files: Iterable[str]) -> dict[str, Labels]:
         """The labels by view; {} where their file is not there."""
@@ -194,6 +165,7 @@ class ChexpertTestAdapter:
     Expected: 500 pairs of the 668 images. Licence: Stanford University Dataset Research Use Agreement.
     """
 
+    name: ClassVar[str] = "chexpert-test"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CheXpert test set",
         use="evaluation",
@@ -209,17 +181,13 @@ class ChexpertTestAdapter:
 
     root: str
 
-    @property
-    def name(self) -> str:
-        return "chexpert-test"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every study."""
         check_root(self.root)
         table = find_table(self.root, ("groundtruth.csv", "test_labels.csv"), CHEXPERT_FINDINGS)
         column = "Study" if "Study" in table.columns else "Path"
         table.require((column,))
-        frontals = first_frontals(storage.list_files(self.root, _RASTER))
+        frontals = first_frontals(storage.list_files(self.root, RASTER_SUFFIXES))
         seen: set[str] = set()
         for number, row in enumerate(table.rows, start=1):
             found = STUDY_PATH.search(row[column])
@@ -252,6 +220,7 @@ class Chexpert5x200Adapter:
     Expected: 1,000 images. Licence: Stanford University Dataset Research Use Agreement.
     """
 
+    name: ClassVar[str] = "chexpert-5x200"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="CheXpert 5x200",
         use="evaluation",
@@ -267,37 +236,46 @@ class Chexpert5x200Adapter:
 
     root: str
 
-    @property
-    def name(self) -> str:
-        return "chexpert-5x200"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row."""
         check_root(self.root)
         table = find_table(self.root, ("chexpert_5x200.csv",), ("Path", *FIVE_FINDINGS))
-        images = images_by_view(storage.list_files(self.root, _RASTER))
-        seen: set[str] = set()
-        for number, row in enumerate(table.rows, start=1):
-            found = find_view(row["Path"], images, seen)
-            if isinstance(found, Reject):
-                yield found
-                continue
-            labels = read_labels(f"{table.uri}, row {number}", row, FIVE_FINDINGS)
-            present = [name for name, value in labels.items() if value]
-            if len(present) != 1:
-                yield Reject(images[found.group()], "not exactly one of the five findings", ", ".join(present) or None)
-                continue
-            yield SourcePair(
-                dataset=self.name,
-                source_id=found.group(),
-                image=images[found.group()],
-                patient=found["patient"],
-                study=found["study"],
-                view=read_projection(row.get("Frontal/Lateral", ""), row.get("AP/PA", "")),
-                split="test",
-                sex=read_sex(row.get("Sex", "")),
-                age_years=read_age(row.get("Age", "")) or None,
-                report=join_sections(None, row.get("Report Impression")),
-                labels={name: name in present for name in FIVE_FINDINGS},
-                cohort=COHORT,
-            )
+        images = images_by_view(storage.list_files(self.root, RASTER_SUFFIXES))
+        yield from _list_views(self.name, table, _COLUMNS, images, set(), _label_one_of_five)
+
+
+def _list_views(
+    dataset: str, table: Table, columns: _Columns, images: dict[str, str], seen: set[str], complete: Complete
+) -> Iterator[SourcePair | Reject]:
+    """What `complete` makes of every row; a reject for one whose view is no view, in `seen` or not among `images`."""
+    for number, row in enumerate(table.rows, start=1):
+        found = find_view(row[columns.path], images, seen)
+        if isinstance(found, Reject):
+            yield found
+            continue
+        pair = SourcePair(
+            dataset=dataset,
+            source_id=found.group(),
+            image=images[found.group()],
+            patient=found["patient"],
+            study=found["study"],
+            # CheXpert 5x200 may lack these columns.
+            view=read_projection(row.get(columns.side, ""), row.get(columns.projection, "")),
+            sex=read_sex(row.get(columns.sex, "")),
+            age_years=read_age(row.get(columns.age, "")) or None,
+            cohort=COHORT,
+        )
+        yield complete(f"{table.uri}, row {number}", row, pair)
+
+
+def _label(split: Split, where: str, row: Row, pair: SourcePair) -> SourcePair:
+    return replace(pair, split=split, labels=read_labels(where, row, CHEXPERT_FINDINGS))
+
+
+def _label_one_of_five(where: str, row: Row, pair: SourcePair) -> SourcePair | Reject:
+    labels = read_labels(where, row, FIVE_FINDINGS)
+    present = [name for name, value in labels.items() if value]
+    if len(present) != 1:
+        return Reject(pair.image, "not exactly one of the five findings", ", ".join(present) or None)
+    report = join_sections(None, row.get("Report Impression"))
+    return replace(pair, split="test", report=report, labels={name: name in present for name in FIVE_FINDINGS})

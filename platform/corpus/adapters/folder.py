@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
@@ -19,6 +19,7 @@ from chexray.platform.corpus.adapters.cells import (
     read_sex,
     read_view,
 )
+from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, unlisted
 from chexray.platform.corpus.adapters.options import FileBelow, FolderBelow, Language
 from chexray.platform.corpus.adapters.table import Table, check_root, read_table
 from chexray.platform.corpus.dicom_header import MAX_AGE
@@ -51,7 +52,7 @@ _SPLITS: dict[str, Split | None] = {
     "test": "test",
 }
 _LANGUAGE = re.compile("[A-Za-z]{2,3}")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".bmp", ".tif", ".tiff")
+_IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ class FolderAdapter:
         table = read_table(self._csv_uri())
         columns = self._columns(table)
         labels = self._label_columns(table, columns)
-        files = set(storage.list_files(self.root))
-        masks = self._masks(files, [row[columns["path"]] for row in table.rows])
-        seen: set[str] = set()
+        listed = storage.list_files(self.root)
+        masks = self._masks(listed, [row[columns["path"]] for row in table.rows])
+        files, seen = frozenset(listed), set[str]()
         for number, row in enumerate(table.rows, start=1):
             cells = {name: row[column] for name, column in columns.items()}
             path = below_root(cells["path"])
@@ -125,12 +126,11 @@ class FolderAdapter:
                 known = read_labels(where, row, labels)
                 yield self._pair(where, cells, path, known, masks.get(PurePosixPath(path).stem, {}))
             seen.add(path or "")
-        for path in sorted(files - seen):
-            if path.lower().endswith(IMAGE_SUFFIXES) and not self._is_mask(path):
-                yield Reject(path, "image without a row")
+        yield from unlisted((path for path in listed if self._is_image(path)), seen)
 
-    def _is_mask(self, path: str) -> bool:
-        return self.masks is not None and path.startswith(f"{self.masks}/")
+    def _is_image(self, path: str) -> bool:
+        is_mask = self.masks is not None and path.startswith(f"{self.masks}/")
+        return path.lower().endswith(_IMAGES) and not is_mask
 
     def _pair(
         self,
@@ -148,7 +148,7 @@ class FolderAdapter:
             raise UsageError(f"{where}: split is {quote(split)}: it must be train, validation, test or empty")
         age = read_age(cells.get("age", ""))
         return SourcePair(
-            dataset=self.dataset,
+            dataset=self.name,
             source_id=path,
             image=path,
             patient=cells.get("patient_id") or path,
@@ -193,11 +193,11 @@ class FolderAdapter:
         others = [name for name in table.columns if name not in columns.values()]
         return tuple(name for name in others if _is_label({row[name].lower() for row in table.rows}))
 
-    def _masks(self, files: set[str], images: list[str]) -> dict[str, dict[str, str]]:
+    def _masks(self, files: Iterable[str], images: list[str]) -> dict[str, dict[str, str]]:
         """From image stem to its masks by name. ChexrayError where two images share a stem that has masks."""
         found: defaultdict[str, dict[str, str]] = defaultdict(dict)
         prefix = f"{self.masks}/"
-        for path in sorted(files) if self.masks else ():
+        for path in files if self.masks else ():
             stem, separator, name = PurePosixPath(path).stem.rpartition("__")
             if path.startswith(prefix) and separator and stem and name:
                 found[stem][name] = path

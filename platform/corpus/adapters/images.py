@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+from chexray.platform.corpus.schema import Reject
+
+RASTER_SUFFIXES = (".jpg", ".jpeg", ".png")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *DICOM_SUFFIXES)
 
 
 def file_name(path: str) -> str:
@@ -18,6 +22,14 @@ def stem_of(path: str) -> str:
     return name.rpartition(".")[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
+def files_by_name(paths: Iterable[str]) -> dict[str, str]:
+    """From name to path. Of several with one name the first."""
+    found: dict[str, str] = {}
+    for path in paths:
+        found.setdefault(file_name(path), path)
+    return found
+
+
 def images_by_stem(paths: Iterable[str]) -> dict[str, str]:
     """From stem to path, of the images among `paths` (sorted). Of several with one stem the first."""
     found: dict[str, str] = {}
@@ -25,3 +37,10 @@ def images_by_stem(paths: Iterable[str]) -> dict[str, str]:
         if path.lower().endswith(IMAGE_SUFFIXES):
             found.setdefault(stem_of(path), path)
     return found
+
+
+def unlisted(images: Iterable[str], seen: set[str]) -> Iterator[Reject]:
+    """A reject for every image that is not in `seen`."""
+    for path in images:
+        if path not in seen:
+            yield Reject(path, "image without a row")

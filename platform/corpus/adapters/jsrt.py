@@ -58,6 +58,7 @@ class JsrtAdapter:
     Licence: free for research after registration; not to be passed on.
     """
 
+    name: ClassVar[str] = "jsrt"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="JSRT",
         use="evaluation",
@@ -73,10 +74,6 @@ class JsrtAdapter:
 
     root: str
     split: Split | None = "test"
-
-    @property
-    def name(self) -> str:
-        return "jsrt"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair for every image, by name; a reject for an image that the clinical files do not name."""

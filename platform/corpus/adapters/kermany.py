@@ -35,6 +35,7 @@ class KermanyPneumoniaAdapter:
     Licence: CC BY 4.0.
     """
 
+    name: ClassVar[str] = "kermany-pneumonia"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="Pneumonia in children (Kermany)",
         use="evaluation",
@@ -49,10 +50,6 @@ class KermanyPneumoniaAdapter:
     )
 
     root: str
-
-    @property
-    def name(self) -> str:
-        return "kermany-pneumonia"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image, in the order of the paths from their split's folder on."""

@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import (
-    CHEXPERT_FINDINGS,
-    find_optional_table,
-    find_table,
-    read_labels,
-    read_view,
-    unlisted,
-)
-from chexray.platform.corpus.adapters.table import Table, check_root
+from chexray.platform.corpus.adapters.cells import CHEXPERT_FINDINGS, read_labels, read_view
+from chexray.platform.corpus.adapters.images import unlisted
+from chexray.platform.corpus.adapters.table import Table, check_root, find_optional_table, find_table
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair, Split
 from chexray.platform.errors import UsageError
@@ -30,9 +24,19 @@ REPORT_FOLDERS = ("", "mimic-cxr-reports/")
 Labels = dict[str, bool | None]
 
 
-def _names(part: str) -> tuple[str, str]:
-    """The tables keep 2.0.0 in their names in version 2.1.0 too."""
-    return f"mimic-cxr-2.0.0-{part}.csv.gz", f"mimic-cxr-2.0.0-{part}.csv"
+def _card(title: str, citation: str, url: str) -> DatasetCard:
+    return DatasetCard(
+        title=title,
+        use="pretraining",
+        images=377_110,
+        patients=65_379,
+        reports="en",
+        findings=14,
+        masks=(),
+        licence="PhysioNet Credentialed Health Data License 1.5.0",
+        citation=citation,
+        url=url,
+    )
 
 
 @dataclass(frozen=True)
@@ -50,25 +54,15 @@ class MimicCxrJpgAdapter:
     Licence: PhysioNet Credentialed Health Data License 1.5.0.
     """
 
-    card: ClassVar[DatasetCard] = DatasetCard(
-        title="MIMIC-CXR-JPG",
-        use="pretraining",
-        images=377_110,
-        patients=65_379,
-        reports="en",
-        findings=14,
-        masks=(),
-        licence="PhysioNet Credentialed Health Data License 1.5.0",
-        citation="Johnson et al., MIMIC-CXR-JPG, arXiv 1901.07042, 2019",
-        url="https://physionet.org/content/mimic-cxr-jpg/",
+    name: ClassVar[str] = "mimic-cxr-jpg"
+    card: ClassVar[DatasetCard] = _card(
+        "MIMIC-CXR-JPG",
+        "Johnson et al., MIMIC-CXR-JPG, arXiv 1901.07042, 2019",
+        "https://physionet.org/content/mimic-cxr-jpg/",
     )
 
     root: str
     labeller: Literal["chexpert", "negbio"] = "chexpert"
-
-    @property
-    def name(self) -> str:
-        return "mimic-cxr-jpg"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row of the metadata, then a reject for every image without one."""
@@ -93,24 +87,14 @@ class MimicCxrDicomAdapter:
     Licence: PhysioNet Credentialed Health Data License 1.5.0.
     """
 
-    card: ClassVar[DatasetCard] = DatasetCard(
-        title="MIMIC-CXR (DICOM)",
-        use="pretraining",
-        images=377_110,
-        patients=65_379,
-        reports="en",
-        findings=14,
-        masks=(),
-        licence="PhysioNet Credentialed Health Data License 1.5.0",
-        citation="Johnson et al., MIMIC-CXR, Scientific Data 6, 317, 2019",
-        url="https://physionet.org/content/mimic-cxr/",
+    name: ClassVar[str] = "mimic-cxr-dicom"
+    card: ClassVar[DatasetCard] = _card(
+        "MIMIC-CXR (DICOM)",
+        "Johnson et al., MIMIC-CXR, Scientific Data 6, 317, 2019",
+        "https://physionet.org/content/mimic-cxr/",
     )
 
     root: str
-
-    @property
-    def name(self) -> str:
-        return "mimic-cxr-dicom"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every record, then a reject for every image that no record names."""
@@ -179,7 +163,12 @@ def _pairs(
             cohort="mimic",
         )
         seen.add(path)
-    yield from unlisted(listed, seen, (suffix,))
+    yield from unlisted((path for path in listed if path.lower().endswith(suffix)), seen)
+
+
+def _names(part: str) -> tuple[str, str]:
+    """The tables keep 2.0.0 in their names in version 2.1.0 too."""
+    return _either(f"mimic-cxr-2.0.0-{part}")
 
 
 def _either(stem: str) -> tuple[str, str]:
@@ -188,10 +177,12 @@ def _either(stem: str) -> tuple[str, str]:
 
 def _splits(table: Table | None) -> dict[str, Split]:
     """The official split of every image; {} without a table. UsageError for a split of another name."""
+    if table is None:
+        return {}
     splits: dict[str, Split] = {}
-    for row in table.rows if table else ():
+    for row in table.rows:
         if row["split"] not in SPLITS:
-            raise UsageError(f"{table.uri if table else ''}: split is {row['split']!r}: it must be {', '.join(SPLITS)}")
+            raise UsageError(f"{table.uri}: split is {row['split']!r}: it must be {', '.join(SPLITS)}")
         splits[row["dicom_id"]] = SPLITS[row["split"]]
     return splits
 

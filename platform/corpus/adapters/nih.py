@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import box_masks, read_boxes
-from chexray.platform.corpus.adapters.cells import find_optional_table, find_table, read_age, read_sex, read_view
-from chexray.platform.corpus.adapters.images import file_name
+from chexray.platform.corpus.adapters.cells import read_age, read_sex, read_view
+from chexray.platform.corpus.adapters.images import file_name, files_by_name
 from chexray.platform.corpus.adapters.options import Share
-from chexray.platform.corpus.adapters.table import check_root
+from chexray.platform.corpus.adapters.table import check_root, find_optional_table, find_table
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, MaskSource, Reject, SourcePair, Split
-from chexray.platform.corpus.splits import SplitFractions, assign_split
+from chexray.platform.corpus.splits import assign_train_or_validation
 from chexray.platform.errors import UsageError
 
 FINDINGS = (
@@ -64,6 +64,7 @@ class NihAdapter:
     Licence: free use with attribution to the NIH Clinical Center.
     """
 
+    name: ClassVar[str] = "nih"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="NIH ChestX-ray14",
         use="either",
@@ -81,10 +82,6 @@ class NihAdapter:
     validation_share: Share = 0.1
     seed: int = 0
 
-    @property
-    def name(self) -> str:
-        return "nih"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image that no row names."""
         check_root(self.root)
@@ -92,7 +89,7 @@ class NihAdapter:
         listed = _official_test_images(self.root)
         masks = _box_masks(self.root)
         files = storage.list_files(self.root, (".png",))
-        images = {file_name(path): path for path in reversed(files)}
+        images = files_by_name(files)
         seen: set[str] = set()
         for row in table.rows:
             image = row["Image Index"]
@@ -139,8 +136,7 @@ class NihAdapter:
     def _split(self, patient: str, *, in_test: bool) -> Split:
         if in_test:
             return "test"
-        share = self.validation_share
-        return assign_split(patient, self.seed, SplitFractions(1.0 - share, share, 0.0))
+        return assign_train_or_validation(patient, self.seed, self.validation_share)
 
 
 def _official_test_images(root: str) -> dict[str, bool] | None:

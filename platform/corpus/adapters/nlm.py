@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.cells import read_age, read_sex
+from chexray.platform.corpus.adapters.images import file_name, files_by_name
 from chexray.platform.corpus.adapters.table import check_root
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.errors import UsageError
@@ -27,6 +28,21 @@ class _Person:
     age_years: float | None = None
 
 
+def _card(title: str, images: int) -> DatasetCard:
+    return DatasetCard(
+        title=title,
+        use="evaluation",
+        images=images,
+        patients=images,
+        reports=None,
+        findings=1,
+        masks=("lungs",),
+        licence="public domain; the NLM asks to be cited",
+        citation="Jaeger et al., Two public chest X-ray datasets, Quant Imaging Med Surg 4(6), 2014",
+        url="https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/",
+    )
+
+
 @dataclass(frozen=True)
 class MontgomeryAdapter:
     """The Montgomery set below `root`: `MontgomerySet` or what holds it.
@@ -39,38 +55,16 @@ class MontgomeryAdapter:
     Licence: public domain.
     """
 
-    card: ClassVar[DatasetCard] = DatasetCard(
-        title="Montgomery County",
-        use="evaluation",
-        images=138,
-        patients=138,
-        reports=None,
-        findings=1,
-        masks=("lungs",),
-        licence="public domain; the NLM asks to be cited",
-        citation="Jaeger et al., Two public chest X-ray datasets, Quant Imaging Med Surg 4(6), 2014",
-        url="https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/",
-    )
+    name: ClassVar[str] = "montgomery"
+    card: ClassVar[DatasetCard] = _card("Montgomery County", 138)
 
     root: str
     split: Split | None = "test"
 
-    @property
-    def name(self) -> str:
-        return "montgomery"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image, in the order of their paths."""
         files = _list_files(self.root, "MCUCXR")
-        known = frozenset(files)
-        for path in files:
-            if _is_image(path):
-                name = PurePosixPath(path).name
-                parent = path.removesuffix(f"{IMAGES}/{name}")
-                sides = tuple(f"{parent}ManualMask/{side}/{name}" for side in ("leftMask", "rightMask"))
-                masks = {"lungs": MaskSource(files=sides)} if known.issuperset(sides) else {}
-                person = _read_person(self.root, path, known, _montgomery_person)
-                yield _pair(self.name, path, masks, person, self.split)
+        yield from _list_pairs(self, files, _montgomery_lungs(files), _montgomery_person)
 
 
 @dataclass(frozen=True)
@@ -85,37 +79,16 @@ class ShenzhenAdapter:
     Licence: public domain.
     """
 
-    card: ClassVar[DatasetCard] = DatasetCard(
-        title="Shenzhen",
-        use="evaluation",
-        images=662,
-        patients=662,
-        reports=None,
-        findings=1,
-        masks=("lungs",),
-        licence="public domain; the NLM asks to be cited",
-        citation="Jaeger et al., Two public chest X-ray datasets, Quant Imaging Med Surg 4(6), 2014",
-        url="https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/",
-    )
+    name: ClassVar[str] = "shenzhen"
+    card: ClassVar[DatasetCard] = _card("Shenzhen", 662)
 
     root: str
     split: Split | None = "test"
 
-    @property
-    def name(self) -> str:
-        return "shenzhen"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image, in the order of their paths."""
         files = _list_files(self.root, "CHNCXR")
-        known = frozenset(files)
-        drawn = {PurePosixPath(path).name: path for path in reversed(files) if path.endswith("_mask.png")}
-        for path in files:
-            if _is_image(path):
-                mask = drawn.get(f"{PurePosixPath(path).stem}_mask.png")
-                masks = {"lungs": MaskSource(files=(mask,))} if mask else {}
-                person = _read_person(self.root, path, known, _shenzhen_person)
-                yield _pair(self.name, path, masks, person, self.split)
+        yield from _list_pairs(self, files, _shenzhen_lungs(files), _shenzhen_person)
 
 
 def _list_files(root: str, prefix: str) -> list[str]:
@@ -131,26 +104,54 @@ def _is_image(path: str) -> bool:
     return PurePosixPath(path).parent.name == IMAGES and path.lower().endswith(".png")
 
 
-def _pair(
-    dataset: str, path: str, masks: dict[str, MaskSource], person: _Person, split: Split | None
-) -> SourcePair | Reject:
-    name = _NAME.fullmatch(PurePosixPath(path).name)
-    if name is None:
-        return Reject(path, "file name not understood")
-    ill = name["ill"] == "1"
-    return SourcePair(
-        dataset=dataset,
-        source_id=PurePosixPath(path).name,
-        image=path,
-        patient=name["patient"],
-        study=name["patient"],
-        view="PA",
-        split=split,
-        sex=person.sex,
-        age_years=person.age_years,
-        labels={"Tuberculosis": ill, NO_FINDING: not ill},
-        masks=masks,
-    )
+def _list_pairs(
+    adapter: MontgomeryAdapter | ShenzhenAdapter,
+    files: Sequence[str],
+    lungs: dict[str, tuple[str, ...]],
+    parse: Callable[[str], _Person],
+) -> Iterator[SourcePair | Reject]:
+    """A pair or a reject for every image among `files`; `lungs`: from image to masks, `parse`: reads a reading."""
+    known = frozenset(files)
+    for path in filter(_is_image, files):
+        name = _NAME.fullmatch(file_name(path))
+        if name is None:
+            yield Reject(path, "file name not understood")
+            continue
+        ill = name["ill"] == "1"
+        person = _read_person(adapter.root, path, known, parse)
+        yield SourcePair(
+            dataset=adapter.name,
+            source_id=name.group(),
+            image=path,
+            patient=name["patient"],
+            study=name["patient"],
+            view="PA",
+            split=adapter.split,
+            sex=person.sex,
+            age_years=person.age_years,
+            labels={"Tuberculosis": ill, NO_FINDING: not ill},
+            masks={"lungs": MaskSource(files=lungs[path])} if path in lungs else {},
+        )
+
+
+def _montgomery_lungs(files: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The masks of both sides of every image that has both."""
+    known = frozenset(files)
+    found: dict[str, tuple[str, ...]] = {}
+    for path in filter(_is_image, files):
+        name = file_name(path)
+        parent = path.removesuffix(f"{IMAGES}/{name}")
+        sides = tuple(f"{parent}ManualMask/{side}/{name}" for side in ("leftMask", "rightMask"))
+        if known.issuperset(sides):
+            found[path] = sides
+    return found
+
+
+def _shenzhen_lungs(files: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The mask of every image that others drew one for."""
+    drawn = files_by_name(path for path in files if path.endswith("_mask.png"))
+    masks = {path: drawn.get(f"{PurePosixPath(path).stem}_mask.png") for path in filter(_is_image, files)}
+    return {path: (mask,) for path, mask in masks.items() if mask}
 
 
 def _read_person(root: str, path: str, files: Container[str], parse: Callable[[str], _Person]) -> _Person:

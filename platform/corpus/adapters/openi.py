@@ -84,6 +84,7 @@ class OpenIAdapter:
     Licence: CC BY-NC-ND 4.0, as the reports say.
     """
 
+    name: ClassVar[str] = "openi"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="Open-I (Indiana University)",
         use="either",
@@ -98,10 +99,6 @@ class OpenIAdapter:
     )
 
     root: str
-
-    @property
-    def name(self) -> str:
-        return "openi"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image of every report, then a reject for every image without a report."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import find_table, read_age, read_sex, unlisted
-from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem, stem_of
-from chexray.platform.corpus.adapters.table import check_root
+from chexray.platform.corpus.adapters.cells import read_age, read_sex
+from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem, stem_of, unlisted
+from chexray.platform.corpus.adapters.table import check_root, find_table
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, Reject, SourcePair
 
 CSV_NAME = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
-VIEWS = MappingProxyType({"PA": "PA", "L": "LATERAL", "AP": "AP", "AP_horizontal": "AP", "UNK": None})
+VIEWS = {"PA": "PA", "L": "LATERAL", "AP": "AP", "AP_horizontal": "AP", "UNK": None}
 NO_CHEST = ("COSTAL", "EXCLUDE")
 """Projections that are left out: views of the ribs, and what its radiologists set aside."""
 
@@ -57,6 +56,7 @@ class PadChestAdapter:
     Licence: PadChest Dataset Research Use Agreement.
     """
 
+    name: ClassVar[str] = "padchest"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="PadChest",
         use="either",
@@ -72,10 +72,6 @@ class PadChestAdapter:
 
     root: str
     reviewed_only: bool = False
-
-    @property
-    def name(self) -> str:
-        return "padchest"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every row, then a reject for every image that no row names."""
@@ -95,7 +91,7 @@ class PadChestAdapter:
             elif row["MethodLabel"] == "Physician" or not self.reviewed_only:
                 yield self._pair(row, path, labels[row["Labels"]])
             seen.add(path)
-        yield from unlisted(files, seen, IMAGE_SUFFIXES)
+        yield from unlisted(files, seen)
 
     def _pair(self, row: dict[str, str], path: str, labels: Labels | None) -> SourcePair | Reject:
         if row["Projection"] in NO_CHEST:

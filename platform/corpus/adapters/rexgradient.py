@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import join_sections, read_age, read_sex, read_view, unlisted
+from chexray.platform.corpus.adapters.cells import join_sections, read_age, read_sex, read_view
+from chexray.platform.corpus.adapters.images import unlisted
 from chexray.platform.corpus.adapters.table import check_root
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair, Split
@@ -37,6 +38,7 @@ class RexGradientAdapter:
     Licence: the dataset's own agreement, accepted on its page.
     """
 
+    name: ClassVar[str] = "rexgradient"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="ReXGradient-160K",
         use="pretraining",
@@ -52,10 +54,6 @@ class RexGradientAdapter:
 
     root: str
 
-    @property
-    def name(self) -> str:
-        return "rexgradient"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image of every study, then a reject for every image that no study lists."""
         check_root(self.root)
@@ -67,22 +65,21 @@ class RexGradientAdapter:
         for split, uri in tables.items():
             for key, study in _studies(uri).items():
                 for path, view in _images(f"{uri}, {key}", study):
-                    yield self._pair(key, study, path, view, split, files, seen)
+                    if path in seen:
+                        yield Reject(path, "duplicate row")
+                    elif path not in files:
+                        yield Reject(path, "image file missing")
+                    else:
+                        yield self._pair(key, study, path, view, SPLITS[split])
                     seen.add(path)
         if len(tables) == len(SPLITS):
-            yield from unlisted(listed, seen, (".png",))
+            yield from unlisted(listed, seen)
 
     def _metadata(self, split: str) -> str | None:
         uris = (storage.join(self.root, name.format(split)) for name in METADATA)
         return next((uri for uri in uris if storage.exists(uri)), None)
 
-    def _pair(
-        self, key: str, study: dict[str, Any], path: str, view: str, split: str, files: frozenset[str], seen: set[str]
-    ) -> SourcePair | Reject:
-        if path in seen:
-            return Reject(path, "duplicate row")
-        if path not in files:
-            return Reject(path, "image file missing")
+    def _pair(self, key: str, study: dict[str, Any], path: str, view: str, split: Split) -> SourcePair | Reject:
         if view.upper() in _ABDOMEN:
             return Reject(path, "not a chest", f"view {view}")
         report = join_sections(_text(study.get("Findings")), _text(study.get("Impression")))
@@ -96,7 +93,7 @@ class RexGradientAdapter:
             patient=_text(study.get("PatientID")) or key.split("_")[0],
             study=_text(study.get("StudyInstanceUid")) or key,
             view=read_view(view),
-            split=SPLITS[split],
+            split=split,
             sex=read_sex(_text(study.get("PatientSex")) or ""),
             age_years=read_age(_text(study.get("PatientAge")) or ""),
             report=report,

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import Row, read_boxes, rows_by
-from chexray.platform.corpus.adapters.cells import find_optional_table, find_table
 from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem
-from chexray.platform.corpus.adapters.table import check_root
+from chexray.platform.corpus.adapters.table import check_root, find_optional_table, find_table
 from chexray.platform.corpus.masks import Box
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, MaskSource, Reject, SourcePair
 
@@ -39,6 +38,7 @@ class RsnaPneumoniaAdapter:
     Licence: the competition's rules, research and education only.
     """
 
+    name: ClassVar[str] = "rsna-pneumonia"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="RSNA Pneumonia Detection",
         use="evaluation",
@@ -53,10 +53,6 @@ class RsnaPneumoniaAdapter:
     )
 
     root: str
-
-    @property
-    def name(self) -> str:
-        return "rsna-pneumonia"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image that the table names."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.annotations import Row, rows_by
-from chexray.platform.corpus.adapters.cells import find_table
+from chexray.platform.corpus.adapters.annotations import NO_MASK, Row, rows_by, run_mask
 from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem
 from chexray.platform.corpus.adapters.options import Share
-from chexray.platform.corpus.adapters.table import check_root
-from chexray.platform.corpus.schema import DatasetCard, MaskSource, Reject, SourcePair, Split
-from chexray.platform.corpus.splits import SplitFractions, assign_split
+from chexray.platform.corpus.adapters.table import check_root, find_table
+from chexray.platform.corpus.schema import DatasetCard, Reject, SourcePair, Split
+from chexray.platform.corpus.splits import assign_train_or_validation
 
 CSV_NAMES = ("stage_2_train.csv", "stage_2_train.csv.gz", "train-rle.csv", "train-rle.csv.gz")
 """The first that is there: stage 2 has all of stage 1, and the labels of its test images."""
@@ -22,7 +21,6 @@ SIZE = (1024, 1024)
 """Height and width of every image: the masks' runs cover so many pixels."""
 
 _TEST_FOLDER = "dicom-images-test"
-_NO_MASK = "-1"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class SiimAcrAdapter:
     Licence: the competition's rules, research and education only.
     """
 
+    name: ClassVar[str] = "siim-acr"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="SIIM-ACR Pneumothorax",
         use="evaluation",
@@ -57,10 +56,6 @@ class SiimAcrAdapter:
     validation_share: Share = 0.1
     seed: int = 0
 
-    @property
-    def name(self) -> str:
-        return "siim-acr"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image that the table names."""
         check_root(self.root)
@@ -76,7 +71,7 @@ class SiimAcrAdapter:
 
     def _pair(self, image: str, path: str, rows: Sequence[Row], *, official: bool) -> SourcePair | Reject:
         cells = dict.fromkeys(row["EncodedPixels"] for row in rows)
-        runs = tuple(cell for cell in cells if cell not in (_NO_MASK, ""))
+        runs = tuple(cell for cell in cells if cell not in (NO_MASK, ""))
         if runs and len(runs) < len(cells):
             return Reject(path, "labels contradict each other", "a mask and none")
         if "" in cells:
@@ -89,12 +84,11 @@ class SiimAcrAdapter:
             study=image,
             split=self._split(image, path) if official else None,
             labels={FINDING: bool(runs)},
-            masks={FINDING: MaskSource(runs=runs, runs_size=SIZE) if runs else MaskSource()},
+            masks={FINDING: run_mask(runs, SIZE)},
         )
 
     def _split(self, image: str, path: str) -> Split:
-        share = self.validation_share
-        return "test" if _is_test(path) else assign_split(image, self.seed, SplitFractions(1.0 - share, share, 0.0))
+        return "test" if _is_test(path) else assign_train_or_validation(image, self.seed, self.validation_share)
 
 
 def _is_test(path: str) -> bool:

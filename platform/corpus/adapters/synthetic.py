@@ -26,12 +26,13 @@ SETTINGS_FILE = "synthetic.json"
 
 @dataclass(frozen=True)
 class SyntheticAdapter:
-    """`pairs`, `size` (pixels), `seed` and `image_format` (png or dicom) of what is drawn below `root`."""
+    """`count` pairs of `size` (pixels), `seed` and `image_format` (png or dicom) of what is drawn below `root`."""
 
+    name: ClassVar[str] = "synthetic"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="Drawn radiographs",
         use="either",
-        images=2000,
+        images=None,
         patients=None,
         reports="en",
         findings=len(FINDINGS),
@@ -47,14 +48,10 @@ class SyntheticAdapter:
     image_format: Literal["png", "dicom"] = "png"
     count: int = 2000
 
-    @property
-    def name(self) -> str:
-        return "synthetic"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         self._draw()
         labels = (*FINDINGS, NO_FINDING)
-        yield from FolderAdapter(self.root, csv="pairs.csv", dataset="synthetic", labels=labels).pairs()
+        yield from FolderAdapter(self.root, csv="pairs.csv", dataset=self.name, labels=labels).pairs()
 
     def _draw(self) -> None:
         """Write the dataset unless the very same one is there. The settings file marks the folder as ours."""

@@ -27,7 +27,6 @@ class Table:
     uri: str
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
-    encoding: str
 
     def require(self, columns: Sequence[str]) -> None:
         """UsageError that names the missing columns and those that are there."""
@@ -45,6 +44,28 @@ def check_root(root: str) -> None:
         raise UsageError(f"{root}: no such dataset folder; give the folder that holds its CSV file and images")
 
 
+def find_table(root: str, names: Sequence[str], columns: Sequence[str]) -> Table:
+    """The first of the tables `names` below `root` that is there, with at least `columns`.
+
+    UsageError where none is there, or a column is missing.
+    """
+    table = find_optional_table(root, names, columns)
+    if table is None:
+        raise UsageError(f"{root}: no {' or '.join(names)} there; give the folder that holds it")
+    return table
+
+
+def find_optional_table(root: str, names: Sequence[str], columns: Sequence[str]) -> Table | None:
+    """As `find_table`, but None where no table is there."""
+    for name in names:
+        uri = storage.join(root, name)
+        if storage.exists(uri):
+            table = read_table(uri)
+            table.require(columns)
+            return table
+    return None
+
+
 def read_table(uri: str, delimiter: str = ",") -> Table:
     """Read a table with a header line, gzipped where its name ends in .gz: UTF-8 (with or without BOM), else Latin-1.
 
@@ -53,7 +74,7 @@ def read_table(uri: str, delimiter: str = ",") -> Table:
     is no gzip file or unpacks to more than `MAX_TABLE_BYTES`.
     """
     data = storage.read_bytes(uri)
-    text, encoding = _decode(uri, _unpack(uri, data) if uri.endswith(".gz") else data)
+    text = _decode(uri, _unpack(uri, data) if uri.endswith(".gz") else data)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: list[dict[str, str]] = []
     try:
@@ -66,7 +87,7 @@ def read_table(uri: str, delimiter: str = ",") -> Table:
         raise ChexrayError(f"{uri}, line {reader.line_num}: not a CSV file: {error}") from error
     if not rows:
         raise UsageError(f"{uri}: no rows; the file needs a header line and one line per image")
-    return Table(uri, tuple(column for column in columns if column), tuple(rows), encoding)
+    return Table(uri, tuple(column for column in columns if column), tuple(rows))
 
 
 def _unpack(uri: str, data: bytes) -> bytes:
@@ -80,16 +101,16 @@ def _unpack(uri: str, data: bytes) -> bytes:
     return text
 
 
-def _decode(uri: str, data: bytes) -> tuple[str, str]:
+def _decode(uri: str, data: bytes) -> str:
     try:
-        return data.decode("utf-8-sig"), "utf-8"
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         _log.warning(
             "%s: not UTF-8 at byte %d, read as Latin-1; save it as UTF-8 if accents look wrong",
             uri,
             error.start,
         )
-        return data.decode("latin-1"), "latin-1"
+        return data.decode("latin-1")
 
 
 def _check_header(uri: str, columns: list[str]) -> None:

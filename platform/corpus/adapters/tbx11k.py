@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from chexray.platform import storage
-from chexray.platform.corpus.adapters.cells import unlisted
+from chexray.platform.corpus.adapters.images import RASTER_SUFFIXES, unlisted
 from chexray.platform.corpus.adapters.table import check_root
+from chexray.platform.corpus.masks import Box
 from chexray.platform.corpus.paths import below_root
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, MaskSource, Reject, SourcePair, Split
 from chexray.platform.errors import UsageError
@@ -25,9 +26,9 @@ CATEGORIES = {
 """From a category of the annotations to the label. The last, of uncertain kind, is not in the published part."""
 
 CLASSES = ("health", "sick", "tb")
-_IMAGES = (".png", ".jpg", ".jpeg")
 
-Boxes = dict[str, list[tuple[str, tuple[float, float, float, float]]]]
+Drawn = list[tuple[str, Box]]
+"""The boxes of an image, each with its label."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Tbx11kAdapter:
     Licence: CC BY-NC-SA 2.0.
     """
 
+    name: ClassVar[str] = "tbx11k"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="TBX11K",
         use="evaluation",
@@ -61,50 +63,47 @@ class Tbx11kAdapter:
 
     root: str
 
-    @property
-    def name(self) -> str:
-        return "tbx11k"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every line of the lists, then a reject for every labelled image in none."""
         check_root(self.root)
         lists = {part: self._list(part) for part in LISTS}
         boxes = {part: self._boxes(part) for part in LISTS}
-        listed = storage.list_files(storage.join(self.root, "imgs"), _IMAGES)
+        listed = [f"imgs/{path}" for path in storage.list_files(storage.join(self.root, "imgs"), RASTER_SUFFIXES)]
         files, seen = frozenset(listed), set[str]()
         for part, lines in lists.items():
             for line in lines:
                 path = below_root(line) or ""
-                if path in seen:
-                    yield Reject(f"imgs/{path}", "duplicate row")
+                image = f"imgs/{path}"
+                if image in seen:
+                    yield Reject(image, "duplicate row")
                 elif path.split("/")[0] not in CLASSES:
-                    yield Reject(f"imgs/{path}", "label not known")
-                elif path not in files:
-                    yield Reject(f"imgs/{path}", "image file missing")
+                    yield Reject(image, "label not known")
+                elif image not in files:
+                    yield Reject(image, "image file missing")
                 else:
                     yield self._pair(path, LISTS[part], boxes[part].get(path, []))
-                seen.add(path)
-        labelled = (path for path in listed if path.split("/")[0] in CLASSES)
-        for reject in unlisted(labelled, seen, _IMAGES):
-            yield Reject(f"imgs/{reject.source_uri}", reject.reason)
+                seen.add(image)
+        yield from unlisted((image for image in listed if image.split("/")[1] in CLASSES), seen)
 
     def _list(self, part: str) -> list[str]:
-        uri = storage.join(self.root, f"lists/TBX11K_{part}.txt")
-        if not storage.exists(uri):
-            raise UsageError(f"{uri}: no such file; give the folder that holds imgs, lists and annotations")
+        uri = self._file(f"lists/TBX11K_{part}.txt")
         return [line.strip() for line in storage.read_bytes(uri).decode().splitlines() if line.strip()]
 
-    def _boxes(self, part: str) -> Boxes:
+    def _boxes(self, part: str) -> dict[str, Drawn]:
         """The label and the box (left, top, right, bottom) of every annotation, by the image's path below `imgs`."""
-        uri = storage.join(self.root, f"annotations/json/TBX11K_{part}.json")
-        if not storage.exists(uri):
-            raise UsageError(f"{uri}: no such file; give the folder that holds imgs, lists and annotations")
+        uri = self._file(f"annotations/json/TBX11K_{part}.json")
         try:
             return _read_boxes(storage.read_json(uri))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{uri}: not COCO annotations ({type(error).__name__}: {error})") from error
 
-    def _pair(self, path: str, split: Split, boxes: list[tuple[str, tuple[float, float, float, float]]]) -> SourcePair:
+    def _file(self, path: str) -> str:
+        uri = storage.join(self.root, path)
+        if not storage.exists(uri):
+            raise UsageError(f"{uri}: no such file; give the folder that holds imgs, lists and annotations")
+        return uri
+
+    def _pair(self, path: str, split: Split, boxes: Drawn) -> SourcePair:
         kind = path.split("/")[0]
         present = {label for label, _ in boxes}
         known = kind != "tb" or bool(present)
@@ -125,10 +124,10 @@ class Tbx11kAdapter:
         )
 
 
-def _read_boxes(coco: dict[str, Any]) -> Boxes:
+def _read_boxes(coco: dict[str, Any]) -> dict[str, Drawn]:
     names = {category["id"]: CATEGORIES[category["name"]] for category in coco["categories"]}
     paths = {image["id"]: str(image["file_name"]) for image in coco["images"]}
-    boxes: defaultdict[str, list[tuple[str, tuple[float, float, float, float]]]] = defaultdict(list)
+    boxes: defaultdict[str, Drawn] = defaultdict(list)
     for annotation in coco["annotations"]:
         left, top, width, height = (float(value) for value in annotation["bbox"])
         box = (left, top, left + width, top + height)

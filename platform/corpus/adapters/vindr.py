@@ -8,13 +8,13 @@ from typing import ClassVar, TypeVar
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.annotations import box_masks, read_boxes
-from chexray.platform.corpus.adapters.cells import find_optional_table, find_table, read_labels
+from chexray.platform.corpus.adapters.cells import read_labels
 from chexray.platform.corpus.adapters.images import IMAGE_SUFFIXES, images_by_stem
 from chexray.platform.corpus.adapters.options import Share
-from chexray.platform.corpus.adapters.table import Table, check_root
+from chexray.platform.corpus.adapters.table import Table, check_root, find_optional_table, find_table
 from chexray.platform.corpus.masks import Box
 from chexray.platform.corpus.schema import NO_FINDING, DatasetCard, Reject, SourcePair, Split
-from chexray.platform.corpus.splits import SplitFractions, assign_split
+from chexray.platform.corpus.splits import assign_train_or_validation
 
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 NAMES = {"No finding": NO_FINDING, "Other diseases": "Other disease"}
@@ -54,6 +54,7 @@ class VindrCxrAdapter:
     Licence: PhysioNet Credentialed Health Data License 1.5.0.
     """
 
+    name: ClassVar[str] = "vindr-cxr"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="VinDr-CXR",
         use="either",
@@ -70,10 +71,6 @@ class VindrCxrAdapter:
     root: str
     validation_share: Share = 0.1
     seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return "vindr-cxr"
 
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image that the tables name."""
@@ -97,6 +94,7 @@ class VindrPcxrAdapter:
     Licence: PhysioNet Credentialed Health Data License 1.5.0.
     """
 
+    name: ClassVar[str] = "vindr-pcxr"
     card: ClassVar[DatasetCard] = DatasetCard(
         title="VinDr-PCXR",
         use="either",
@@ -114,10 +112,6 @@ class VindrPcxrAdapter:
     validation_share: Share = 0.1
     seed: int = 0
 
-    @property
-    def name(self) -> str:
-        return "vindr-pcxr"
-
     def pairs(self) -> Iterator[SourcePair | Reject]:
         """A pair or a reject for every image that the tables name."""
         check_root(self.root)
@@ -130,8 +124,6 @@ def _list_pairs(
 ) -> Iterator[SourcePair | Reject]:
     images = images_by_stem(storage.list_files(adapter.root, IMAGE_SUFFIXES))
     boxed = sorted({finding for part in annotations for boxes in part.boxes.values() for finding in boxes})
-    share = adapter.validation_share
-    fractions = SplitFractions(1.0 - share, share, 0.0)
     seen: set[str] = set()
     for part in annotations:
         for image, readings in part.readings.items():
@@ -143,7 +135,9 @@ def _list_pairs(
                 boxes = part.boxes.get(image, {})
                 labels = {name: name in boxes for name in boxed} | _majority(readings)
                 drawn = {name: shapes for name, shapes in boxes.items() if labels[name] is not False}
-                split = assign_split(image, adapter.seed, fractions) if part.split == "train" else part.split
+                split = part.split
+                if split == "train":
+                    split = assign_train_or_validation(image, adapter.seed, adapter.validation_share)
                 yield SourcePair(
                     dataset=adapter.name,
                     source_id=image,
@@ -160,10 +154,11 @@ def _list_pairs(
 
 def _read_physionet(root: str) -> list[_Annotations]:
     parts: list[_Annotations] = []
-    for split in ("train", "test"):
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
         labels = find_table(root, _places(f"image_labels_{split}.csv"), ("image_id",))
         boxes = find_table(root, _places(f"annotations_{split}.csv"), ("image_id", "class_name", *_EDGES))
-        parts.append(_Annotations("train" if split == "train" else "test", _readings(labels), _boxes(boxes)))
+        parts.append(_Annotations(split, _readings(labels), _boxes(boxes)))
     return parts
 
 
