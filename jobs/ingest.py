@@ -5,25 +5,25 @@ As a cluster job: `ray job submit ... -- python -m chexray.jobs.ingest nih --roo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 
 from chexray.cluster.local import ray_session
-from chexray.jobs.progress import bar
+from chexray.jobs.spread import spread
 from chexray.platform import storage
 from chexray.platform.artifacts import Kind, Manifest, Stage, check_reject_rate
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.adapters import open_adapter
 from chexray.platform.corpus.counting import count_pairs
-from chexray.platform.corpus.drops import DROPS_FILE, NO_FAULT, decide_drops, drop_from_shard
+from chexray.platform.corpus.drops import NO_FAULT, decide_drops, drop_from_shard
 from chexray.platform.corpus.ingest import ingest_chunk, merge_rejects, write_source_names
-from chexray.platform.corpus.pair_reader import PairReader, redaction_rules, settings_digests
+from chexray.platform.corpus.pair_reader import PairReader
 from chexray.platform.corpus.plan import Chunk, Plan, plan, with_salted_ids
 from chexray.platform.corpus.salt import keep_salt, salt_for, salt_name, warn_of_other_salts
+from chexray.platform.corpus.setting_files import file_digests, redaction_rules
 from chexray.platform.errors import ChexrayError
 
 
@@ -57,7 +57,7 @@ def ingest(
         "salt": salt_name(salt),
         # Which share may be bad changes nothing in what is written.
         "ingest": recipe.ingest.model_dump(exclude={"max_reject_rate"}),
-        "files": settings_digests(recipe.ingest),
+        "files": file_digests(recipe.ingest),
     }
     inputs: dict[str, tuple[str, Kind]] = {f"evaluation {n}": (uri, "corpus") for n, uri in enumerate(evaluation, 1)}
     stage = Stage(out, "corpus", settings, inputs, source=(root, planned.digest), overwrite=overwrite)
@@ -69,47 +69,31 @@ def ingest(
     with ray_session(runtime or Runtime()):
         _write_chunks(planned, reader, stage.uri)
         dropped = decide_drops(stage.uri, evaluation, recipe.ingest)
-        if len(dropped):
-            _drop(planned, dropped, stage.uri)
+        _rewrite_without(dropped, planned, stage.uri)
     reasons = merge_rejects(reader, stage.uri, planned, dropped.drop_columns(["sample_id"]))
     write_source_names(reader, stage.uri, planned)
     bad = sum(number for reason, number in reasons.items() if reason not in NO_FAULT)
     check_reject_rate(bad, planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet"))
-    counts = count_pairs(stage.uri, planned.listed, reasons) | {"salt": salt_name(salt)}
-    if adapter.card.public and adapter.card.images is not None and name != "synthetic":
+    counts = count_pairs(stage.uri, planned.listed, reasons)
+    if adapter.card.images is not None:
         counts["images_of_the_whole_dataset"] = adapter.card.images
-    storage.remove_tree(stage.path(DROPS_FILE))
     return stage.finish(counts)
 
 
 def _write_chunks(planned: Plan, reader: PairReader, out: str) -> None:
-    """Read the chunks into shards, in parallel."""
-
-    def write(row: dict[str, Any]) -> dict[str, int]:
-        return ingest_chunk(reader, out, Chunk.from_json(row["item"]))
-
     pairs = sum(len(chunk.pairs) for chunk in planned.chunks)
-    _spread("ingest", pairs, [chunk.to_json() for chunk in planned.chunks], write)
+    chunks = [chunk.to_json() for chunk in planned.chunks]
+    spread("ingest", pairs, chunks, lambda chunk: ingest_chunk(reader, out, Chunk.from_json(chunk)))
 
 
-def _drop(planned: Plan, dropped: pa.Table, out: str) -> None:
-    """Rewrite the shards without the dropped pairs, in parallel."""
+def _rewrite_without(dropped: pa.Table, planned: Plan, out: str) -> None:
+    def rewrite(shard: str) -> int:
+        drop_from_shard(out, shard, dropped)
+        return 1
 
-    def rewrite(row: dict[str, Any]) -> dict[str, int]:
-        drop_from_shard(out, row["item"], dropped)
-        return {"done": 1}
-
-    _spread("drop duplicates", len(planned.chunks), [chunk.shard for chunk in planned.chunks], rewrite)
-
-
-def _spread(what: str, total: int, items: list[str], work: Callable[[dict[str, Any]], dict[str, int]]) -> None:
-    """Run `work` on every item on Ray, one task each, under a bar that counts what it returns."""
-    done = 0
-    with bar(what, total) as reporter:
-        tasks = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
-        for row in tasks.map(work, num_cpus=1).iter_rows():
-            done += sum(row.values())
-            reporter.update(done)
+    if len(dropped):
+        shards = [chunk.shard for chunk in planned.chunks]
+        spread("drop copies", len(shards), shards, rewrite)
 
 
 if __name__ == "__main__":

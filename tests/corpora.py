@@ -69,7 +69,8 @@ def write_corpus(
     out = storage.join(root, "corpus")
     listed: list[SourcePair | Reject] = [*pairs]
     planned = plan(listed, config)
-    stage = Stage(out, "corpus", {"made": root}, source=(storage.join(root, "source"), planned.digest))
+    settings = {"made": root, "salt": salt_name(salt)}
+    stage = Stage(out, "corpus", settings, source=(storage.join(root, "source"), planned.digest))
     assert stage.begin() is None
     reader = PairReader(storage.join(root, "source"), config, salt)
     for chunk in planned.chunks:
@@ -78,5 +79,5 @@ def write_corpus(
     for chunk in planned.chunks:
         drop_from_shard(out, chunk.shard, dropped)
     reasons = merge_rejects(reader, out, planned, dropped.drop_columns(["sample_id"]))
-    stage.finish(count_pairs(out, planned.listed, reasons) | {"salt": salt_name(salt)})
+    stage.finish(count_pairs(out, planned.listed, reasons))
     return out

@@ -122,8 +122,6 @@ def test_ingest_from_s3_to_s3_outlives_a_restart_of_the_server(
     wait_for_shards(process, "s3://restarted/corpus", 5)
     assert process.poll() is None
     server.stop()
-    written = time.monotonic()
     server.start("restarted")
-    assert time.monotonic() - written < 30, "tries go on for about a minute"
     finish(process)
     assert content("s3://restarted/corpus") == undisturbed

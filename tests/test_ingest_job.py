@@ -15,6 +15,7 @@ from chexray.jobs.ingest import ingest
 from chexray.jobs.merge import merge
 from chexray.platform.artifacts import Manifest
 from chexray.platform.config import load_recipe
+from chexray.platform.corpus import drops
 from chexray.platform.corpus.shards import read_columns, read_table
 from chexray.platform.errors import ChexrayError, UsageError
 
@@ -117,6 +118,12 @@ def test_views_that_are_filtered_out_are_no_failures(source: Path, tmp_path: Pat
     assert (counts["pairs"], counts["rejected_by_reason"]) == (4, {"lateral view": 4})
 
 
+def test_every_reason_that_is_no_fault_is_given_somewhere() -> None:
+    files = [file for file in Path(drops.__file__).parent.rglob("*.py") if file.name != "drops.py"]
+    code = "".join(file.read_text() for file in files)
+    assert [reason for reason in sorted(drops.NO_FAULT) if f'"{reason}"' not in code] == []
+
+
 def test_raising_the_allowed_reject_rate_goes_on_with_what_was_written(source: Path, tmp_path: Path) -> None:
     (source / "3.png").write_bytes(b"junk")
     with pytest.raises(ChexrayError, match="run again to go on"):
@@ -134,6 +141,18 @@ def test_leaks_can_be_reported_without_being_dropped(source: Path, tmp_path: Pat
     assert counts["pairs"] == 8
     leaks = read_table(str(tmp_path / "c" / "leaks.parquet"))
     assert leaks["reason"].to_pylist() == ["image of an evaluation set"] * 8
+
+
+def test_leaks_stay_listed_when_the_last_moment_of_a_run_is_done_again(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "exam", "ingest.split=test")
+    exam = [str(tmp_path / "exam")]
+    (source / "8.png").write_bytes(encoded(blobs(8, 120, 100)))
+    with (source / "pairs.csv").open("a") as stream:
+        stream.write("\n8.png,Opacity number 8.,patient-8,PA")
+    counts = run(source, tmp_path / "c", evaluation=exam).counts
+    (tmp_path / "c" / "manifest.json").unlink()
+    assert run(source, tmp_path / "c", evaluation=exam).counts == counts
+    assert len(read_table(str(tmp_path / "c" / "leaks.parquet"))) == 8
 
 
 def test_another_image_of_a_leaked_patient_is_a_leak_too(source: Path, tmp_path: Path) -> None:

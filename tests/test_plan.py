@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
 
 import pytest
+from corpora import pair
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,19 +15,6 @@ from chexray.platform.corpus.plan import Chunk, plan
 from chexray.platform.corpus.schema import MaskSource, RawFormat, Reject, SourcePair
 
 CONFIG = IngestConfig(shard_pairs=7)
-
-
-def pair(number: int, patient: int | None = None, **changes: Any) -> SourcePair:
-    values: dict[str, Any] = {
-        "dataset": "made",
-        "source_id": f"scan-{number}",
-        "image": f"images/{number}.png",
-        "patient": f"PATIENT-{number // 3 if patient is None else patient}-SECRET",
-        "study": f"STUDY-{number}-SECRET",
-        "report": f"FINDINGS: Opacity number {number} in the left lung. IMPRESSION: Pneumonia.",
-        "labels": {"Pneumonia": True, "Edema": False, "Hernia": None},
-    }
-    return SourcePair(**{**values, **changes})
 
 
 @given(st.randoms(use_true_random=False))

@@ -1,6 +1,5 @@
 """Polarity and emptiness of images; oracles are 790 real chests with their negatives, and hand-made pixels."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -132,14 +131,6 @@ def test_polarity_score_of_the_negative_is_the_opposite(image_HW: Image) -> None
     assert -1.0 <= score <= 1.0
     assert abs(score + polarity_score(255 - image_HW)) < 1e-5  # measured worst: 3e-8 on real images
     assert not (is_inverted(image_HW) and is_inverted(255 - image_HW))
-
-
-def test_polarity_of_512_pixels_takes_less_than_a_millisecond() -> None:
-    image = draw_pair(SyntheticConfig(size=512), 0).image_HW
-    started = time.process_time()
-    for _ in range(50):
-        is_inverted(image)
-    assert (time.process_time() - started) / 50 < 0.004  # measured: 0.4 ms; the margin is for busy machines
 
 
 def test_keep_image_with_one_spot_on_a_blank_gives_nearly_constant() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -93,14 +92,3 @@ def test_near_duplicates_of_many_reports_are_sampled_and_repeatable(monkeypatch:
 
 def test_statistics_hold_no_text() -> None:
     assert "secretname" not in repr(report_statistics(["secretname has no mass", "secretname has no mass"]))
-
-
-def test_statistics_of_thousands_of_similar_reports_take_seconds() -> None:
-    rng = random.Random(0)
-    findings = [f"finding{index}" for index in range(40)]
-    reports = [
-        f"the heart is normal in size there is no {' or '.join(rng.sample(findings, 3))} seen" for _ in range(2000)
-    ]
-    started = time.process_time()
-    report_statistics(reports)
-    assert time.process_time() - started < 10  # measured: 0.8 s; the margin is for busy machines

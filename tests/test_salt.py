@@ -57,9 +57,14 @@ def test_salt_name_tells_salts_apart_without_holding_them() -> None:
 def test_corpora_of_another_salt_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = write_corpus(tmp_path / "a", [pair(1)])
     second = write_corpus(tmp_path / "b", [pair(2)], salt="another salt")
-    assert warn_of_other_salts(salt_name(SALT), [first, second])
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [second]
-    assert not warn_of_other_salts(salt_name(SALT), [first])
-    assert warn_of_other_salts(None, [first])  # merged from corpora of different salts
+
+    def named(name: str | None, corpora: list[str]) -> list[str]:
+        caplog.clear()
+        warn_of_other_salts(name, corpora)
+        return [record.getMessage().split(": ")[0] for record in caplog.records]
+
+    assert named(salt_name(SALT), [first, second]) == [second]
     assert "another salt" in caplog.text
     assert SALT not in caplog.text
+    assert named(salt_name(SALT), [first]) == []
+    assert named(None, [first]) == [first]  # merged from corpora of different salts

@@ -1,7 +1,7 @@
 """The second look at a corpus: pairs that are in it twice, or that an evaluation set holds, are dropped.
 
-What is dropped is written down before any shard is rewritten, and rewriting a shard twice changes nothing, so an
-interrupted run goes on where it was.
+What is dropped is written down before any shard is rewritten, and stays beside the corpus; rewriting a shard twice
+changes nothing. So an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +23,7 @@ from chexray.platform.corpus.shards import read_columns, read_table, write_table
 
 DROPS_FILE = "drops.parquet"
 LEAKS_FILE = "leaks.parquet"
-"""Which pairs an evaluation set holds, and why: left in the corpus whether they are dropped or only reported."""
+"""Which pairs an evaluation set holds, and why, whether they are dropped or only reported."""
 COLUMNS = (
     "sample_id",
     "dataset",
@@ -49,7 +50,6 @@ NO_FAULT = frozenset(
         "not a DICOM file",
         "frontal view",
         "lateral view",
-        "view not wanted",
     }
 )
 """Reasons that say nothing against the data: copies, leaks, and what is filtered out on purpose. They do not count
@@ -75,10 +75,22 @@ def find_drops(pairs: pa.Table, evaluation: Sequence[pa.Table], config: IngestCo
 
 def _near(pairs: pa.Table, max_distance: int) -> list[tuple[int, int, int]]:
     """Near-duplicates as rows of `pairs`, among one of each group of exact copies."""
-    _, first = np.unique(np.array(pairs["pixel_hash"].to_pylist()), return_index=True)
-    rows = np.sort(first).tolist()
+    rows = np.flatnonzero(is_first(pairs["pixel_hash"])).tolist()
     near = near_duplicates(hash_matrix(pairs["perceptual_hash"].take(pa.array(rows))), max_distance)
     return [(rows[i], rows[j], distance) for i, j, distance in near]
+
+
+def is_first(values: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """[N] bool: whether a value is the first of its kind."""
+    _, first = np.unique(np.array(values.to_pylist()), return_index=True)
+    mask = np.zeros(len(values), np.bool_)
+    mask[first] = True
+    return mask
+
+
+def without(pairs: pa.Table, drops: Drops) -> pa.Table:
+    """The pairs that are not dropped."""
+    return pairs.filter(pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(list(drops), pa.string()))))
 
 
 def drop_table(pairs: pa.Table, drops: Drops) -> pa.Table:
@@ -103,11 +115,10 @@ def decide_drops(corpus: str, evaluation: Sequence[str], config: IngestConfig) -
     return read_table(uri)
 
 
-def drop_from_shard(corpus: str, shard: str, dropped: pa.Table) -> int:
-    """Rewrite one shard without the dropped pairs. Returns how many rows it has left."""
+def drop_from_shard(corpus: str, shard: str, dropped: pa.Table) -> None:
+    """Rewrite one shard without the dropped pairs."""
     uri = storage.join(corpus, shard)
     ids = read_table(uri, ["sample_id"])["sample_id"]
     is_dropped = pc.is_in(ids, value_set=dropped["sample_id"].combine_chunks())
     if pc.any(is_dropped).as_py():
         write_table(uri, read_table(uri).filter(pc.invert(is_dropped)))
-    return len(ids) - int(pc.sum(is_dropped).as_py() or 0)

@@ -24,8 +24,8 @@ SOURCE_NAMES = ".sources.json"
 """From the stored hash of a path to the path: the one file, with the salt, that is not to leave the house."""
 
 
-def ingest_chunk(reader: PairReader, out: str, chunk: Chunk) -> dict[str, int]:
-    """Write one shard and its rejects, or find them written. Returns the counts: pairs kept, pairs rejected."""
+def ingest_chunk(reader: PairReader, out: str, chunk: Chunk) -> int:
+    """Write one shard and its rejects, or find them written. Returns how many pairs that were, kept or rejected."""
     shard_uri, rejects_uri = storage.join(out, chunk.shard), _rejects_uri(out, chunk)
     if not storage.exists(shard_uri):
         rows: list[dict[str, Any]] = []
@@ -38,8 +38,7 @@ def ingest_chunk(reader: PairReader, out: str, chunk: Chunk) -> dict[str, int]:
                 rows.append(result)
         write_rejects(rejects_uri, [asdict(_named(reader, reject)) for reject in rejects])
         write_table(shard_uri, pa.Table.from_pylist(rows, schema=CORPUS_SCHEMA))
-    kept = read_table(shard_uri, ["sample_id"]).num_rows
-    return {"kept": kept, "rejected": len(chunk.pairs) - kept}
+    return len(chunk.pairs)
 
 
 def merge_rejects(reader: PairReader, out: str, plan: Plan, dropped: pa.Table) -> Counter[str]:

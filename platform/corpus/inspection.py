@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.corpus import raster
+from chexray.platform.corpus.counting import tally
 from chexray.platform.corpus.report_statistics import report_statistics
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table
-from chexray.platform.pages.page import Bar, Bars, Block, Facts, Pictures, counted, picture, render_page
+from chexray.platform.pages.page import Bar, Bars, Block, Facts, Pictures, bars, counted, picture, render_page
 
 THUMBNAIL_PIXELS = 224
 _WORD_BINS = (0, 5, 10, 20, 40, 80, 160, 320)
@@ -32,9 +33,9 @@ def inspect_corpus(uri: str, pairs: int = 24, seed: int = 0) -> str:
         f"{len(rejects):,} left out, made {manifest.finished[:10]}, fingerprint {manifest.fingerprint}"
     )
     blocks: list[Block] = [
-        counted("Pairs by dataset", _tally(table, "dataset")),
-        counted("Pairs by split", _tally(table, "split")),
-        counted("Pairs by view", _tally(table, "view")),
+        counted("Pairs by dataset", tally(table, "dataset")),
+        counted("Pairs by split", tally(table, "split")),
+        counted("Pairs by view", tally(table, "view")),
         _prevalence(table),
         _report_lengths(table),
         _report_facts(table),
@@ -43,10 +44,6 @@ def inspect_corpus(uri: str, pairs: int = 24, seed: int = 0) -> str:
         _contact_sheet(uri, min(pairs, len(table)), seed),
     ]
     return render_page(f"Corpus {uri.rstrip('/').rsplit('/', 1)[-1]}", lead, blocks)
-
-
-def _tally(table: pa.Table, column: str) -> Counter[str]:
-    return Counter(str(value or "unknown") for value in table[column].to_pylist())
 
 
 def _prevalence(table: pa.Table) -> Bars:
@@ -70,17 +67,12 @@ def _report_lengths(table: pa.Table) -> Bars:
     counts, _ = np.histogram(words, [*_WORD_BINS, np.inf])
     ends = [*(f"to {end - 1}" for end in _WORD_BINS[1:]), "or more"]
     names = [f"{start} {end} words" for start, end in zip(_WORD_BINS, ends, strict=True)]
-    largest = max(1, int(counts.max(initial=1)))
-    rows = [
-        Bar(name, count / largest, f"{count:,}", f"{count / max(1, len(words)):.1%}")
-        for name, count in zip(names, counts.tolist(), strict=True)
-    ]
-    return Bars("Report lengths", rows)
+    return bars("Report lengths", dict(zip(names, counts.tolist(), strict=True)))
 
 
 def _report_facts(table: pa.Table) -> Facts:
-    languages = ", ".join(f"{name} {count:,}" for name, count in sorted(_tally(table, "language").items()))
-    sources = ", ".join(f"{name} {count:,}" for name, count in sorted(_tally(table, "report_source").items()))
+    languages = ", ".join(f"{name} {count:,}" for name, count in tally(table, "language").items())
+    sources = ", ".join(f"{name} {count:,}" for name, count in tally(table, "report_source").items())
     found = report_statistics(table["report"].to_pylist())
     rows = [("language", languages), ("written by", sources), ("distinct", f"{found.distinct:,} of {found.number:,}")]
     if found.words and found.duplicate_share is not None and found.near_duplicate_share is not None:

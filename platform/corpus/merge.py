@@ -9,15 +9,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from chexray.platform import storage
 from chexray.platform.config import IngestConfig
-from chexray.platform.corpus.drops import COLUMNS, Drops, drop_table, find_drops
-from chexray.platform.corpus.schema import CORPUS_SCHEMA, SPLITS
+from chexray.platform.corpus.drops import COLUMNS, Drops, drop_table, find_drops, is_first, without
+from chexray.platform.corpus.schema import CORPUS_SCHEMA, SPLITS, Split
 from chexray.platform.corpus.shards import cut, list_shards, read_table, shard_path, write_table
 from chexray.platform.errors import UsageError
 
@@ -53,23 +52,16 @@ class MergePlan:
 def plan_merge(corpora: Sequence[str], evaluation: Sequence[str], config: IngestConfig) -> MergePlan:
     """Which rows of which corpus go where. Where corpora hold the same pair, the first one's is taken."""
     pairs = pa.concat_tables([_located_rows(uri) for uri in corpora])
-    first = _first_of_each_id(pairs)
-    again = pairs.filter(pa.array(~first))
-    pairs = pairs.filter(pa.array(first))
+    first = is_first(pairs["sample_id"])
+    again, pairs = pairs.filter(pa.array(~first)), pairs.filter(pa.array(first))
     drops = _patients_in_two_splits(pairs)
-    kept = pairs.filter(pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string()))))
-    found, leaks = find_drops(kept, [_located_rows(uri) for uri in evaluation], config)
+    evaluated = [_located_rows(uri) for uri in evaluation]
+    found, leaks = find_drops(without(pairs, drops), evaluated, config)
     drops.update(found)
-    table = pa.concat_tables(
-        [
-            drop_table(pairs, drops),
-            drop_table(again, dict.fromkeys(again["sample_id"].to_pylist(), ("duplicate source id", None))),
-        ]
-    )
-    left = pc.invert(pc.is_in(pairs["sample_id"], value_set=pa.array(sorted(drops), pa.string())))
-    return MergePlan(
-        _shards(pairs.filter(left), config.shard_pairs), table, drop_table(pairs, leaks), len(pairs) + len(again)
-    )
+    repeated: Drops = dict.fromkeys(again["sample_id"].to_pylist(), ("duplicate source id", None))
+    dropped = pa.concat_tables([drop_table(pairs, drops), drop_table(again, repeated)])
+    shards = _shards(without(pairs, drops), config.shard_pairs)
+    return MergePlan(shards, dropped, drop_table(pairs, leaks), len(pairs) + len(again))
 
 
 def write_merged_shard(out: str, merged: MergedShard) -> int:
@@ -88,36 +80,26 @@ def _located_rows(corpus: str) -> pa.Table:
     tables = []
     for shard in list_shards(corpus):
         uri = storage.join(corpus, shard.path)
-        try:
-            table = read_table(uri, COLUMNS)
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise UsageError(f"{uri}: lacks columns of a corpus; ingest it again with this chexray") from error
-        if len(table.column_names) != len(COLUMNS):
-            raise UsageError(f"{uri}: lacks columns of a corpus; ingest it again with this chexray")
-        where = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([uri]))
-        table = table.append_column("shard", where.cast(pa.string()))
-        tables.append(table.append_column("row", pa.array(np.arange(len(table)))))
+        table = read_table(uri, COLUMNS)
+        missing = [name for name in COLUMNS if name not in table.column_names]
+        if missing:
+            raise UsageError(f"{uri}: has no column {', '.join(missing)}; ingest the corpus again with this chexray")
+        table = table.append_column("shard", pa.repeat(uri, len(table)))
+        tables.append(table.append_column("row", pa.array(range(len(table)), pa.int64())))
     if not tables:
         raise UsageError(f"{corpus}: a corpus without pairs")
     return pa.concat_tables(tables)
 
 
-def _first_of_each_id(pairs: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    _, first = np.unique(np.array(pairs["sample_id"].to_pylist()), return_index=True)
-    is_first = np.zeros(len(pairs), np.bool_)
-    is_first[first] = True
-    return is_first
-
-
 def _patients_in_two_splits(pairs: pa.Table) -> Drops:
     """The pairs whose patient has others in a later split (test before validation before train)."""
-    splits: defaultdict[str, set[str]] = defaultdict(set)
+    splits: defaultdict[str, set[Split]] = defaultdict(set)
     patients, named = pairs["patient_id"].to_pylist(), pairs["split"].to_pylist()
     for patient, split in zip(patients, named, strict=True):
         splits[patient].add(split)
     drops: Drops = {}
     for sample, patient, split in zip(pairs["sample_id"].to_pylist(), patients, named, strict=True):
-        chosen = max(splits[patient], key=lambda name: [*map(str, SPLITS)].index(name))
+        chosen = max(splits[patient], key=SPLITS.index)
         if split != chosen:
             drops[sample] = ("patient in two splits", f"{split}, {chosen}")
     return drops

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from chexray.platform import storage
 from chexray.platform.config import IngestConfig
 from chexray.platform.corpus import masks, raster
-from chexray.platform.corpus.classifier import ImageClassifier, keep_class
+from chexray.platform.corpus.classifier import keep_class
 from chexray.platform.corpus.duplicates import perceptual_hash, pixel_hash
 from chexray.platform.corpus.quality import fix_polarity, keep_image
-from chexray.platform.corpus.redaction import Rule, parse_rules
+from chexray.platform.corpus.redaction import Rule
 from chexray.platform.corpus.reports import clean_report, keep_report, split_sections
 from chexray.platform.corpus.salt import salted_hash
 from chexray.platform.corpus.schema import MaskSource, Reject, SourcePair, Split
+from chexray.platform.corpus.setting_files import classifier_at, translator_at
 from chexray.platform.corpus.templates import write_report
-from chexray.platform.corpus.translation import Translator
-from chexray.platform.errors import UsageError
 
 MAX_IMAGE_BYTES = 512 * 2**20
 """A 43 x 43 cm detector at 0.1 mm gives 37 MB uncompressed."""
@@ -97,8 +94,8 @@ class PairReader:
     def _image(self, source: SourcePair) -> raster.Decoded:
         """Upright display pixels, and in the notes what was mended."""
         config = self.config
-        if config.view != "any" and source.view is not None:
-            self._check_view(source.view)
+        if unwanted := raster.other_view(source.view, config.view):
+            raise _PairRejected(unwanted)
         data = self._file(source.image, MAX_IMAGE_BYTES, "image")
         decoded = raster.decode_source(
             data, source.raw, config.view, config.dicom_window, self.rules, config.short_side
@@ -113,15 +110,10 @@ class PairReader:
             if inverted:
                 decoded = replace(decoded, image_HW=upright, notes=(*decoded.notes, "inverted polarity mended"))
         if config.classifier is not None:
-            label = _classifier(config.classifier).classify([decoded.image_HW])[0]
+            label = classifier_at(config.classifier).classify([decoded.image_HW])[0]
             if unwanted := keep_class(label, config.classes):
                 raise _PairRejected(unwanted, f"the classifier says {label!r}")
         return decoded
-
-    def _check_view(self, view: str) -> None:
-        found = "lateral" if view.startswith("L") else "frontal"
-        if found != self.config.view:
-            raise _PairRejected(f"{found} view")
 
     def _report(self, source: SourcePair) -> Row:
         """The report columns: the radiologist's text, or one written from the labels."""
@@ -154,7 +146,7 @@ class PairReader:
         if path is None:
             return {**columns, "language": language, "notes": []}
         names = [name for name, text in columns.items() if text]
-        translated = _translator(path).translate([str(columns[name]) for name in names])
+        translated = translator_at(path).translate([str(columns[name]) for name in names])
         note = f"translated from {language}"
         return {**columns, **dict(zip(names, translated, strict=True)), "language": "en", "notes": [note]}
 
@@ -183,61 +175,9 @@ class PairReader:
             raise _PairRejected(f"{what} file name not usable", os.strerror(error.errno)) from error
 
 
-def redaction_rules(uri: str | None) -> tuple[Rule, ...]:
-    """The rules of the file at `uri`. UsageError where it is missing or says something that is not allowed."""
-    if uri is None:
-        return ()
-    try:
-        return parse_rules(storage.read_bytes(uri).decode())
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(f"ingest.redaction={uri}: {error}") from error
-
-
-def settings_digests(config: IngestConfig) -> dict[str, str]:
-    """What the files are that the settings name, so that a run after one has changed is another run.
-
-    UsageError where one is missing or is not what it should be: before any image is read.
-    """
-    digests: dict[str, str] = {}
-    redaction_rules(config.redaction)
-    if config.redaction is not None:
-        digests["redaction"] = hashlib.sha256(storage.read_bytes(config.redaction)).hexdigest()[:16]
-    if config.classifier is not None:
-        labels = _classifier(config.classifier).labels
-        known = {label.casefold() for label in labels}
-        unknown = [name for name in config.classes if name.casefold() not in known]
-        if unknown:
-            raise UsageError(
-                f"ingest.classes: {', '.join(map(repr, unknown))} is no label of {config.classifier}, which knows "
-                f"{', '.join(labels)}"
-            )
-        digests["classifier"] = _folder_digest(config.classifier)
-    for language, path in sorted(config.translators.items()):
-        _translator(path)
-        digests[f"translator {language}"] = _folder_digest(path)
-    return digests
-
-
-def _folder_digest(path: str) -> str:
-    """Of the names and sizes of a model's files, and of its configuration."""
-    sizes = [(name, storage.file_size(storage.join(path, name))) for name in storage.list_files(path)]
-    content = storage.read_bytes(storage.join(path, "config.json"))
-    return hashlib.sha256(repr(sizes).encode() + content).hexdigest()[:16]
-
-
 def _decode_text(data: bytes) -> str:
     """A report file's text: UTF-8, else Latin-1, which older archives write."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-@cache
-def _classifier(path: str) -> ImageClassifier:
-    return ImageClassifier(path)
-
-
-@cache
-def _translator(path: str) -> Translator:
-    return Translator(path)

@@ -52,18 +52,22 @@ def salt_name(salt: str) -> str:
     return salted_hash(salt, "the name of this salt")[:8]
 
 
-def warn_of_other_salts(name: str | None, corpora: Iterable[str]) -> bool:
-    """Say which of the corpora were ingested with another salt than that of this name. Returns whether any was."""
-    salts = {uri: read_manifest(uri, "corpus").counts.get("salt") for uri in corpora}
-    others = [uri for uri, salt in salts.items() if name is None or salt != name]
-    for uri in others:
-        _log.warning(
-            "%s: ingested with another salt, so images can be compared with it, but not patients; set %s to one value "
-            "for all corpora and ingest again with --overwrite",
-            uri,
-            SALT_VARIABLE,
-        )
-    return bool(others)
+def salt_of(corpus: str) -> str | None:
+    """The name of the salt of a finished corpus; None where it was merged from corpora of different ones."""
+    name = read_manifest(corpus, "corpus").config.get("salt")
+    return None if name is None else str(name)
+
+
+def warn_of_other_salts(name: str | None, corpora: Iterable[str]) -> None:
+    """Say which of the corpora were ingested with another salt than that of this name."""
+    for uri in corpora:
+        if name is None or salt_of(uri) != name:
+            _log.warning(
+                "%s: ingested with another salt, so images can be compared with it, but not patients; set %s to one "
+                "value for all corpora and ingest again with --overwrite",
+                uri,
+                SALT_VARIABLE,
+            )
 
 
 def write_private(uri: str, data: bytes) -> None:

@@ -35,3 +35,8 @@ def assign_split(patient: str, seed: int, fractions: SplitFractions) -> Split:
     if draw < fractions.test:
         return "test"
     return "validation" if draw < fractions.test + fractions.validation else "train"
+
+
+def assign_train_or_validation(patient: str, seed: int, validation_share: float) -> Split:
+    """The split of a patient who is not in the dataset's official test set."""
+    return assign_split(patient, seed, SplitFractions(1.0 - validation_share, validation_share, 0.0))

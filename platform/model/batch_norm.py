@@ -19,18 +19,20 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics, and their gradients, are those of all workers' images together."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
-            return super().forward(input)
-        return normalise_globally(self, input)
+        return normalise_globally(self, input) if _is_shared(self) else super().forward(input)
 
 
 class GlobalBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
     """timm's normalisation with its activation, over all workers' images."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
-            return cast(torch.Tensor, super().forward(x))
-        return cast(torch.Tensor, self.act(self.drop(normalise_globally(self, x))))
+        shared = _is_shared(self)
+        return cast(torch.Tensor, self.act(self.drop(normalise_globally(self, x))) if shared else super().forward(x))
+
+
+def _is_shared(norm: nn.BatchNorm2d) -> bool:
+    """Whether there are other workers whose images count: in training only."""
+    return norm.training and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def share_batch_statistics(model: nn.Module) -> None:

@@ -63,10 +63,14 @@ def render_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
 
 
 def counted(title: str, counts: Mapping[str, int]) -> Bars:
-    """Bars of counts, the largest first and as long as the block is wide, each with its share of the sum."""
-    total, largest = sum(counts.values()), max(counts.values(), default=1) or 1
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return Bars(title, [Bar(name, count / largest, f"{count:,}", f"{count / total:.1%}") for name, count in ordered])
+    """Bars of counts, the largest first."""
+    return bars(title, dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+
+
+def bars(title: str, counts: Mapping[str, int]) -> Bars:
+    """Bars of counts in their order, the largest as long as the block is wide, each with its share of the sum."""
+    total, largest = max(1, sum(counts.values())), max([1, *counts.values()])
+    return Bars(title, [Bar(name, n / largest, f"{n:,}", f"{n / total:.1%}") for name, n in counts.items()])
 
 
 def picture(jpeg: bytes, alt: str, caption: str, note: str = "") -> Picture:
