@@ -87,17 +87,16 @@ def workers(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def memory(folder: Path, arguments: argparse.Namespace) -> None:
-    """Proportional set size of the driver and all of Ray, sampled four times a second."""
+    """Proportional set size of the driver and all of Ray, sampled four times a second; with the search for copies."""
     peaks = []
     for count in (2_000, 20_000):
         root = folder / str(count)
         root.mkdir()
-        blobs = [_jpeg(_drawn(number, 320, 320)) for number in range(50)]
         for number in range(count):
-            (root / f"{number}.jpg").write_bytes(blobs[number % len(blobs)])
+            (root / f"{number}.jpg").write_bytes(_jpeg(_one_of_its_kind(number)))
         lines = "".join(f"{n}.jpg,Normal chest number {n}. No effusion.\n" for n in range(count))
         (root / "pairs.csv").write_text("path,report\n" + lines)
-        peaks.append(_peak(_ingest_command(root, folder / f"corpus-{count}", 2)))
+        peaks.append(_peak(_ingest_command(root, folder / f"corpus-{count}", 2, "drop")))
         print(f"{count} images: peak {peaks[-1] / 2**20:.0f} MiB")
     print(f"growth: {peaks[1] / peaks[0] - 1:+.1%}")
 
@@ -134,14 +133,15 @@ def _rate(work: Callable[[SourcePair], object], pairs: list[SourcePair]) -> floa
     return len(pairs) / (time.perf_counter() - started)
 
 
-def _ingest_command(root: Path, out: Path, cpus: int) -> list[str]:
+def _ingest_command(root: Path, out: Path, cpus: int, duplicates: str) -> list[str]:
     code = (
         "import ray.data; "
         # A Ray of one logical CPU has a spare one for training; the limit is on what reads and writes pairs.
         "options = ray.data.DataContext.get_current().execution_options; "
         f"options.resource_limits = options.resource_limits.copy(cpu={cpus}); "
         "from chexray.jobs.ingest import ingest; from chexray.platform.config import Runtime, load_recipe; "
-        f"ingest(load_recipe('tiny', ['ingest.shard_pairs=40', 'ingest.duplicates=keep']), 'folder', {str(root)!r}, "
+        f"ingest(load_recipe('tiny', ['ingest.shard_pairs=40', 'ingest.duplicates={duplicates}']), 'folder', "
+        f"{str(root)!r}, "
         f"{str(out)!r}, {{'csv': 'pairs.csv'}}, Runtime(cpus={cpus}))"
     )
     return [sys.executable, "-c", code]
@@ -149,7 +149,7 @@ def _ingest_command(root: Path, out: Path, cpus: int) -> list[str]:
 
 def _ingest_rate(root: Path, number: int, cpus: int) -> float:
     with tempfile.TemporaryDirectory(prefix="chexray-benchmark-") as out:
-        subprocess.run(_ingest_command(root, Path(out) / "corpus", cpus), check=True, capture_output=True)
+        subprocess.run(_ingest_command(root, Path(out) / "corpus", cpus, "keep"), check=True, capture_output=True)
         files = sorted((Path(out) / "corpus" / "shards").glob("*.parquet"), key=lambda file: file.stat().st_mtime)
         times = [file.stat().st_mtime for file in files]
         # The first shards of all workers hold their imports.
@@ -222,6 +222,12 @@ def _drawn(number: int, height: int, width: int) -> np.ndarray:
     base = PIL.Image.fromarray(_drawings[number % len(_drawings)]).resize((width, height), PIL.Image.Resampling.BICUBIC)
     noise = np.random.default_rng(number).normal(0, 3, (height, width))
     return np.clip(np.asarray(base) + noise, 0, 255).astype(np.uint8)
+
+
+def _one_of_its_kind(number: int) -> np.ndarray:
+    """320 x 320 pixels that resemble no other number's."""
+    coarse = np.random.default_rng(number).integers(0, 256, (12, 12)).astype(np.uint8)
+    return np.asarray(PIL.Image.fromarray(coarse).resize((320, 320), PIL.Image.Resampling.BICUBIC))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:
