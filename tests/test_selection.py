@@ -52,7 +52,7 @@ def test_select_paper_rule_reproduces_every_reference_array(name: str) -> None:
     rule = SelectionRule(mode="paper")
     chosen = select(case["features"], case["prototypes"], rule, None, ids(len(case["features"])))
     assert torch.equal(chosen.cluster_B, case["cluster"])
-    # Worst 2.4e-7 (small), 3.6e-7 (paper), 3.0e-7 (wide): the reference is in float32, ours in float64.
+    # Worst 2.4e-7 (small), 3.6e-7 (paper), 3.0e-7 (wide): the reference is a float32 product, ours differences.
     torch.testing.assert_close(chosen.distance_B, case["distance"], rtol=0, atol=5e-7)
     assert torch.equal(chosen.band_B == Band.OUTLIER, case["outlier"])
     assert torch.equal(chosen.band_B == Band.SUPPORT, case["support"])
