@@ -1,31 +1,43 @@
-"""Audit of a subset: which findings, datasets, views and bands it keeps, and how sure the enrichment is.
+"""Audit of a subset: which findings, datasets, views, people and bands it keeps, how well it covers its corpus, how
+many copies it keeps, and whether another seed would have kept the same.
 
-A subset is drawn from its corpus without replacement, so the two share pairs, and intervals for the ratio of
-two independent proportions (Katz et al. 1978) do not apply. Given the counts of pairs, of kept pairs and of
-positives, the number of positives kept is hypergeometric, with the odds ratio of being kept as its parameter
-(Fisher's noncentral hypergeometric distribution). The interval inverts its two exact tails (Cornfield 1956),
-and states the limits as enrichment: the mean positives kept at that odds ratio over those of a random draw.
-It covers at least 95 %, is never beyond what the counts allow, and holds for findings with no positive kept.
+Shapes: N pairs of the corpus, E feature width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.optimize import brentq
-from scipy.special import gammaln, log_softmax
+import torch
 
+from chexray.curation.coverage import (
+    MAX_PRODUCTS,
+    coverage,
+    coverage_of_random,
+    near_features,
+    near_images,
+    random_keep_like,
+    same_pixels,
+)
+from chexray.curation.enrichment import INTERVAL_METHOD, Enrichment, enrichment, ratio
 from chexray.curation.selection import Band
+from chexray.curation.stability import Keep, pairwise_jaccard
+from chexray.platform.corpus.duplicates import NEAR_DUPLICATE_BITS
 
 AUDIT_COLUMNS = ("sample_id", "dataset", "view", "sex", "split", "labels", "band", "cluster", "kept")
 """`labels`: map or dict of finding to 1, 0 or null (unknown). `band`: a `Band` or its lower-case name; null,
 like `cluster`, where the selector has none. `kept`: bool. Other nulls are counted as "unknown"."""
+
+OPTIONAL_COLUMNS = ("age_years", "pixel_hash", "perceptual_hash")
+"""As in `chexray.platform.corpus.schema.CORPUS_SCHEMA`. An unknown age is null or NaN."""
+
+UNKNOWN = "unknown"
 
 _LABELS = pa.map_(pa.string(), pa.int8())
 _AUDIT_SCHEMA = pa.schema(
@@ -39,53 +51,93 @@ _AUDIT_SCHEMA = pa.schema(
         pa.field("band", pa.string()),
         pa.field("cluster", pa.int64()),
         pa.field("kept", pa.bool_()),
+        pa.field("age_years", pa.float32()),
+        pa.field("pixel_hash", pa.string()),
+        pa.field("perceptual_hash", pa.binary(32)),
     ]
 )
 _LABEL_LIST = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.int8())]))
-_LOG_ODDS = 60.0
-"""Beyond any limit: even one positive of 2**32 pairs, always kept, has log odds below 30."""
-
-INTERVAL_METHOD = "exact conditional (Fisher's noncentral hypergeometric, two tails)"
+_FINDING_GROUPS = ("dataset", "view", "sex", "age")
+_OLDEST_DECADE = 9
 
 
-@dataclass(frozen=True)
-class Enrichment:
-    """How much more frequent a finding is in the subset than in its corpus, among pairs of known label."""
-
-    finding: str
-    known: int
-    known_kept: int
-    positives: int
-    positives_kept: int
-    prevalence_corpus: float | None
-    prevalence_subset: float | None
-    factor: float | None
-    """prevalence_subset / prevalence_corpus. None without a positive or without a kept pair."""
-    low: float | None
-    high: float | None
-
-
-def audit_subset(corpus: pa.Table | Mapping[str, Any], confidence: float = 0.95) -> dict[str, Any]:
+def audit_subset(
+    corpus: pa.Table | Mapping[str, Any],
+    confidence: float = 0.95,
+    *,
+    feature_NE: torch.Tensor | None = None,
+    other_keeps: Sequence[Keep] = (),
+    seed: int = 0,
+    max_products: int = MAX_PRODUCTS,
+) -> dict[str, Any]:
     """What a selection did to its corpus, as a JSON-serialisable dict.
 
-    `corpus` has one row a pair, kept or not, with `AUDIT_COLUMNS`; other columns are ignored. Findings come
-    rarest first. Raises ValueError for missing columns, repeated sample ids, or nulls in `kept`.
+    `corpus` has one row a pair, kept or not, with `AUDIT_COLUMNS` and any of `OPTIONAL_COLUMNS`; others are ignored.
+    `feature_NE`: each row's pair feature (see `chexray.curation.coverage`). `other_keeps`: what other seeds kept, bool
+    [N] each. `seed` draws the random subset to compare with, and samples where there are more than `max_products`
+    products of features. Always there:
+
+    - `pairs`, `kept`, `kept_fraction`, `interval` (its `method` and `confidence`);
+    - `findings`: a list of `Enrichment`, rarest first; `findings_by`: the same within each known `dataset`, `view`,
+      `sex` and `age`, of findings with a positive there;
+    - `kept_by`: `pairs`, `kept` and `fraction` for each value of `dataset`, `view`, `sex`, `split`; `clusters`: alike;
+    - `bands`: alike, and each finding's `known`, `positives` and `prevalence` there.
+
+    Only with what it needs:
+
+    - `kept_by.age` and `findings_by.age`, with `age_years`: '0-9' to '80-89', '90+';
+    - `coverage`, with features and a kept pair: a `Coverage` each of the `subset` and of a `random` one;
+    - `duplicates`, with a hash or features: of `same_pixels` (`pixel_hash`), `near_images` (`perceptual_hash`; a
+      `Copies` each, and `bits`) and `near_features` (features; a `NearFeatures` of the `subset` and the `random` one);
+    - `stability`, with other keeps: `subsets`, `jaccard` (a matrix, this subset first), `mean`, `expected_random`.
+
+    Raises ValueError for missing columns, repeated sample ids, nulls in `kept`, and rows that do not match.
     """
     table = _audit_table(corpus)
-    return {
+    keep_N = np.asarray(table["kept"].to_numpy(), dtype=bool)
+    kept_by = ("dataset", "view", "sex", "split", *(["age"] if "age" in table.column_names else []))
+    report: dict[str, Any] = {
         "pairs": table.num_rows,
-        "kept": _kept_count(table),
-        "kept_fraction": _ratio(_kept_count(table), table.num_rows),
+        "kept": int(keep_N.sum()),
+        "kept_fraction": ratio(int(keep_N.sum()), table.num_rows),
         "interval": {"method": INTERVAL_METHOD, "confidence": confidence},
         "findings": [asdict(one) for one in audit_findings(table, confidence)],
-        "kept_by": {name: _kept_by(table, name) for name in ("dataset", "view", "sex", "split")},
-        "bands": _kept_by(table, "band"),
+        "findings_by": {name: _findings_by(table, name, confidence) for name in kept_by if name in _FINDING_GROUPS},
+        "kept_by": {name: _kept_by(table, name) for name in kept_by},
+        "bands": _bands(table),
         "clusters": _kept_by(table, "cluster"),
     }
+    if feature_NE is not None and keep_N.any():
+        report["coverage"] = _coverage(feature_NE, keep_N, seed, max_products)
+    if duplicates := _duplicates(table, keep_N, feature_NE, seed, max_products):
+        report["duplicates"] = duplicates
+    if other_keeps:
+        report["stability"] = _stability(keep_N, other_keeps)
+    return report
 
 
 def audit_findings(table: pa.Table, confidence: float = 0.95) -> list[Enrichment]:
     """One `Enrichment` a finding, rarest first, from the columns `labels` (map to int8) and `kept`."""
+    found = [enrichment(**counts, confidence=confidence) for counts in _label_counts(table)]
+    return sorted(found, key=lambda one: (one.prevalence_corpus or 0.0, one.finding))
+
+
+def age_groups(age_years_N: npt.NDArray[np.floating]) -> list[str]:
+    """Decades: '0-9' to '80-89', '90+' (some datasets give no age above 89); 'unknown' for NaN.
+
+    Raises ValueError for a negative or infinite age.
+    """
+    known_N = ~np.isnan(age_years_N)
+    if not ((age_years_N[known_N] >= 0) & np.isfinite(age_years_N[known_N])).all():
+        raise ValueError(f"age_years has values from {np.nanmin(age_years_N)} to {np.nanmax(age_years_N)}: 0 or more")
+    decade_N = np.where(known_N, age_years_N, -1) // 10
+    names = [f"{10 * decade}-{10 * decade + 9}" for decade in range(_OLDEST_DECADE)]
+    names += [f"{10 * _OLDEST_DECADE}+", UNKNOWN]
+    return [names[-1 if decade < 0 else min(int(decade), _OLDEST_DECADE)] for decade in decade_N]
+
+
+def _label_counts(table: pa.Table) -> list[dict[str, Any]]:
+    """Counts of each finding: known, known and kept, positives, positives kept."""
     pairs: Any = table["labels"].cast(_LABEL_LIST)
     entry = pc.list_flatten(pairs)
     positive = pc.struct_field(entry, "value")
@@ -103,91 +155,105 @@ def audit_findings(table: pa.Table, confidence: float = 0.95) -> list[Enrichment
     counts = flat.group_by("finding").aggregate(
         [("positive", "count"), ("known_kept", "sum"), ("positive", "sum"), ("positive_kept", "sum")]
     )
-    found = [
-        enrichment(
-            row["finding"],
-            known=row["positive_count"],
-            known_kept=row["known_kept_sum"] or 0,
-            positives=row["positive_sum"] or 0,
-            positives_kept=row["positive_kept_sum"] or 0,
-            confidence=confidence,
-        )
+    return [
+        {
+            "finding": row["finding"],
+            "known": row["positive_count"],
+            "known_kept": row["known_kept_sum"] or 0,
+            "positives": row["positive_sum"] or 0,
+            "positives_kept": row["positive_kept_sum"] or 0,
+        }
         for row in counts.to_pylist()
     ]
-    return sorted(found, key=lambda one: (one.prevalence_corpus or 0.0, one.finding))
 
 
-def enrichment(
-    finding: str,
-    *,
-    known: int,
-    known_kept: int,
-    positives: int,
-    positives_kept: int,
-    confidence: float = 0.95,
-) -> Enrichment:
-    """The enrichment of one finding, from counts of pairs whose label is known."""
-    corpus, subset = _ratio(positives, known), _ratio(positives_kept, known_kept)
-    factor = None if not corpus or subset is None else subset / corpus
-    low, high = None, None
-    if factor is not None:
-        low, high = enrichment_interval(known, known_kept, positives, positives_kept, confidence)
-    return Enrichment(finding, known, known_kept, positives, positives_kept, corpus, subset, factor, low, high)
+def _findings_by(table: pa.Table, name: str, confidence: float) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for value, part in _parts(table, name):
+        if value != UNKNOWN:
+            findings = audit_findings(part, confidence)
+            found[value] = [asdict(one) for one in findings if one.positives]
+    return found
 
 
-def enrichment_interval(
-    known: int, known_kept: int, positives: int, positives_kept: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Limits of the enrichment factor, exact and two-sided (see the module's text).
-
-    All of `known`, `known_kept`, `positives` at least 1, and the four counts those of a 2 x 2 table: anything
-    else raises ValueError. Both limits are the factor itself where the counts leave only one value.
-    """
-    fewest, most = max(0, known_kept + positives - known), min(known_kept, positives)
-    if not (0 < known_kept <= known and 0 < positives <= known and fewest <= positives_kept <= most):
-        raise ValueError(
-            f"known={known}, known_kept={known_kept}, positives={positives}, positives_kept={positives_kept} "
-            f"are not the counts of a 2 x 2 table: positives_kept must be from {fewest} to {most}"
-        )
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must be between 0 and 1")
-    count = np.arange(fewest, most + 1)
-    weight = _log_ways(positives, count) + _log_ways(known - positives, known_kept - count)
-
-    def excess(log_odds: float, tail: npt.NDArray[np.bool_]) -> float:
-        return float(np.exp(log_softmax(weight + log_odds * count)[tail]).sum() - (1 - confidence) / 2)
-
-    def factor_at(log_odds: float) -> float:
-        mean = float(np.exp(log_softmax(weight + log_odds * count)) @ count)
-        return mean * known / (known_kept * positives)
-
-    low, high = (float(end * known / (known_kept * positives)) for end in (fewest, most))
-    if positives_kept > fewest:
-        low = factor_at(brentq(excess, -_LOG_ODDS, _LOG_ODDS, args=(count >= positives_kept,)))
-    if positives_kept < most:
-        high = factor_at(brentq(excess, -_LOG_ODDS, _LOG_ODDS, args=(count <= positives_kept,)))
-    return low, high
+def _bands(table: pa.Table) -> dict[str, dict[str, Any]]:
+    findings = {}
+    for band, part in _parts(table, "band"):
+        findings[band] = {
+            counts["finding"]: {
+                "known": counts["known"],
+                "positives": counts["positives"],
+                "prevalence": ratio(counts["positives"], counts["known"]),
+            }
+            for counts in sorted(_label_counts(part), key=lambda counts: str(counts["finding"]))
+        }
+    return {band: {**kept, "findings": findings[band]} for band, kept in _kept_by(table, "band").items()}
 
 
-def _log_ways(of: int, taken: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
-    """log of the binomial coefficients, "of" over "taken"."""
-    ways: npt.NDArray[np.float64] = gammaln(of + 1) - gammaln(taken + 1) - gammaln(of - taken + 1)
-    return ways
+def _parts(table: pa.Table, name: str) -> list[tuple[str, pa.Table]]:
+    """The rows of each value of a column, in the order of values; nulls are "unknown"."""
+    value_N: Any = pc.fill_null(table[name], UNKNOWN)
+    return [(value, table.filter(pc.equal(value_N, value))) for value in sorted(pc.unique(value_N).to_pylist())]
+
+
+def _coverage(
+    feature_NE: torch.Tensor, keep_N: npt.NDArray[np.bool_], seed: int, max_products: int
+) -> dict[str, dict[str, Any]]:
+    keep = torch.from_numpy(keep_N)
+    return {
+        "subset": asdict(coverage(feature_NE, keep, seed, max_products=max_products)),
+        "random": asdict(coverage_of_random(feature_NE, keep, seed, max_products=max_products)),
+    }
+
+
+def _duplicates(
+    table: pa.Table,
+    keep_N: npt.NDArray[np.bool_],
+    feature_NE: torch.Tensor | None,
+    seed: int,
+    max_products: int,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "pixel_hash" in table.column_names:
+        found["same_pixels"] = asdict(same_pixels(table["pixel_hash"], keep_N))
+    if "perceptual_hash" in table.column_names:
+        found["near_images"] = asdict(near_images(table["perceptual_hash"], keep_N)) | {"bits": NEAR_DUPLICATE_BITS}
+    if feature_NE is not None:
+        keep = torch.from_numpy(keep_N)
+        found["near_features"] = {
+            name: asdict(near_features(feature_NE, one, seed=seed, max_products=max_products))
+            for name, one in (("subset", keep), ("random", random_keep_like(keep, seed)))
+        }
+    return found
+
+
+def _stability(keep_N: Keep, other_keeps: Sequence[Keep]) -> dict[str, Any]:
+    found = pairwise_jaccard([keep_N, *other_keeps])
+    return {
+        "subsets": len(found.jaccard_SS),
+        "jaccard": found.jaccard_SS.tolist(),
+        "mean": found.mean,
+        "expected_random": found.expected_random,
+    }
 
 
 def _audit_table(corpus: pa.Table | Mapping[str, Any]) -> pa.Table:
-    """`AUDIT_COLUMNS` alone, checked, in the types of `_AUDIT_SCHEMA`."""
+    """The columns that the audit knows, checked, in the types of `_AUDIT_SCHEMA`; `age_years` as groups, `age`."""
     present = corpus.column_names if isinstance(corpus, pa.Table) else list(corpus)
     missing = [name for name in AUDIT_COLUMNS if name not in present]
     if missing:
         raise ValueError(f"corpus lacks the columns {missing}; it must have {list(AUDIT_COLUMNS)}")
-    columns = {name: _column(name, corpus[name]) for name in AUDIT_COLUMNS}
-    table = pa.table(columns, schema=_AUDIT_SCHEMA)
+    names = [*AUDIT_COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in present)]
+    columns = {name: _column(name, corpus[name]) for name in names}
+    table = pa.table(columns, schema=pa.schema([_AUDIT_SCHEMA.field(name) for name in names]))
     if table["kept"].null_count:
         raise ValueError(f"kept is null for {table['kept'].null_count} pairs; it must be true or false")
     repeated = table.num_rows - pc.count_distinct(table["sample_id"], mode="all").as_py()
     if repeated:
         raise ValueError(f"sample_id repeats for {repeated} of {table.num_rows} rows; each must come once")
+    if "age_years" in names:
+        age_years_N = table["age_years"].to_numpy().astype(np.float64)
+        table = table.drop_columns(["age_years"]).append_column("age", pa.array(age_groups(age_years_N), pa.string()))
     return table
 
 
@@ -210,7 +276,7 @@ def _as_label(value: bool | int | None) -> int | None:
 def _kept_by(table: pa.Table, name: str) -> dict[str, dict[str, int | float | None]]:
     """Pairs, kept pairs and their ratio for each value of a column, in the order of values."""
     text: Any = table[name].cast(pa.string())
-    values = pc.fill_null(text, "unknown")
+    values = pc.fill_null(text, UNKNOWN)
     order = table[name] if name == "cluster" else values
     named = pa.table({"value": values, "order": order, "kept": table["kept"]})
     counts = named.group_by(["order", "value"]).aggregate([("kept", "count"), ("kept", "sum")])
@@ -218,15 +284,7 @@ def _kept_by(table: pa.Table, name: str) -> dict[str, dict[str, int | float | No
         row["value"]: {
             "pairs": row["kept_count"],
             "kept": row["kept_sum"],
-            "fraction": _ratio(row["kept_sum"], row["kept_count"]),
+            "fraction": ratio(row["kept_sum"], row["kept_count"]),
         }
         for row in counts.sort_by("order").to_pylist()
     }
-
-
-def _kept_count(table: pa.Table) -> int:
-    return int(pc.sum(table["kept"]).as_py() or 0)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

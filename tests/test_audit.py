@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy.stats import nchypergeom_fisher
 from scipy.stats.contingency import odds_ratio
 
-from chexray.curation.audit import audit_subset, enrichment, enrichment_interval
+from chexray.curation.audit import age_groups, audit_subset
+from chexray.curation.enrichment import enrichment, enrichment_interval
 from chexray.curation.selection import Band
 
 
@@ -62,7 +64,16 @@ def test_audit_small_corpus_equals_the_counts_by_hand() -> None:
     }
     assert report["kept_by"]["sex"]["unknown"]["pairs"] == 1
     assert report["kept_by"]["split"]["validation"] == {"pairs": 1, "kept": 0, "fraction": 0.0}
-    assert report["bands"]["support"] == {"pairs": 2, "kept": 2, "fraction": 1.0}
+    assert report["bands"]["support"] == {
+        "pairs": 2,
+        "kept": 2,
+        "fraction": 1.0,
+        "findings": {
+            "Edema": {"known": 2, "positives": 1, "prevalence": 0.5},
+            "Nodule": {"known": 2, "positives": 1, "prevalence": 0.5},
+        },
+    }
+    assert report["bands"]["central"]["findings"]["Hernia"] == {"known": 0, "positives": 0, "prevalence": None}
     assert report["bands"]["outlier"]["pairs"] == 2
     assert {key: value["pairs"] for key, value in report["clusters"].items()} == {"0": 3, "2": 3, "10": 2}
     assert list(report["clusters"]) == ["0", "2", "10"]
@@ -103,8 +114,71 @@ def test_audit_chunked_arrow_table_equals_a_dict_of_arrays() -> None:
 def test_audit_selector_without_bands_counts_them_as_unknown() -> None:
     columns = small_corpus() | {"band": [None] * 8, "cluster": [None] * 8}
     report = audit_subset(columns)
-    assert report["bands"] == {"unknown": {"pairs": 8, "kept": 3, "fraction": 3 / 8}}
-    assert report["clusters"] == report["bands"]
+    assert report["clusters"] == {"unknown": {"pairs": 8, "kept": 3, "fraction": 3 / 8}}
+    assert list(report["bands"]) == ["unknown"]
+    nodule = report["bands"]["unknown"]["findings"]["Nodule"]
+    assert nodule == {"known": 7, "positives": 2, "prevalence": pytest.approx(2 / 7)}
+
+
+def test_audit_findings_by_group_equal_the_audit_of_that_group_alone() -> None:
+    """Groups of unknown value, and findings without a positive pair in a group, are left out."""
+    columns = small_corpus()
+    report = audit_subset(columns)
+    assert list(report["findings_by"]) == ["dataset", "view", "sex"]
+    assert list(report["findings_by"]["view"]) == ["AP", "PA"]
+    for group, value in (("dataset", "nih"), ("dataset", "mimic"), ("view", "PA"), ("sex", "M")):
+        rows = [row for row in range(8) if columns[group][row] == value]
+        alone = audit_subset({name: [values[row] for row in rows] for name, values in columns.items()})
+        expected = [one for one in alone["findings"] if one["positives"]]
+        assert report["findings_by"][group][value] == expected
+
+
+def test_audit_ages_are_counted_by_decade_where_known() -> None:
+    age = [0.4, 9.9, 10.0, 89.9, 90.0, 104.0, None, float("nan")]
+    report = audit_subset(small_corpus() | {"age_years": age})
+    pairs = {group: one["pairs"] for group, one in report["kept_by"]["age"].items()}
+    assert pairs == {"0-9": 2, "10-19": 1, "80-89": 1, "90+": 2, "unknown": 2}
+    assert [one["finding"] for one in report["findings_by"]["age"]["0-9"]] == ["Edema", "Nodule"]
+    assert "unknown" not in report["findings_by"]["age"]
+    assert "age" not in audit_subset(small_corpus())["kept_by"]
+
+
+def test_age_groups_negative_age_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"age_years .* -1.0"):
+        age_groups(np.array([30.0, -1.0, np.nan]))
+
+
+def test_audit_parts_come_only_with_what_they_need() -> None:
+    columns = small_corpus()
+    assert not {"coverage", "duplicates", "stability"} & set(audit_subset(columns))
+    feature_NE = torch.eye(8)
+    other = np.array([True, False, True, True, False, False, False, False])
+    hashes = {
+        "pixel_hash": list("aabcdaef"),
+        "perceptual_hash": pa.array([bytes(32)] * 2 + [bytes([255 - row] * 32) for row in range(6)], pa.binary(32)),
+    }
+    report = audit_subset(columns | hashes, feature_NE=feature_NE, other_keeps=[other])
+    # Of orthogonal features each pair left out, five of eight, is at the square root of 2 from all others.
+    assert report["coverage"]["subset"]["mean"] == pytest.approx(5 / 8 * 2**0.5)
+    assert report["coverage"]["random"]["mean"] == pytest.approx(5 / 8 * 2**0.5)
+    same_pixels = report["duplicates"]["same_pixels"]
+    assert (same_pixels["corpus"], same_pixels["kept"]) == (3, 2)
+    assert report["duplicates"]["near_images"]["kept"] == 2
+    assert report["duplicates"]["near_features"]["subset"]["near"] == 0
+    assert report["stability"]["jaccard"] == [[1, 2 / 4], [2 / 4, 1]]
+    assert (report["stability"]["subsets"], report["stability"]["mean"]) == (2, 2 / 4)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_audit_nothing_kept_has_no_coverage() -> None:
+    report = audit_subset(small_corpus() | {"kept": [False] * 8}, feature_NE=torch.eye(8))
+    assert "coverage" not in report
+    assert report["duplicates"]["near_features"]["subset"]["near"] == 0
+
+
+def test_audit_features_of_other_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="keep_N"):
+        audit_subset(small_corpus(), feature_NE=torch.eye(7))
 
 
 def test_audit_value_that_is_called_unknown_is_counted_with_the_nulls() -> None:

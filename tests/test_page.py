@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from chexray.curation.audit import audit_subset
-from chexray.curation.audit_page import audit_page
 from chexray.platform.pages.page import Bar, Bars, Facts, Pictures, counted, picture, render_page
 
 
@@ -56,25 +54,3 @@ def test_counted_bars_are_sorted_with_shares_of_the_sum_and_lengths_of_the_large
         ("unknown", 1 / 3, "1", "20.0%"),
     ]
     assert counted("none", {}).rows == []
-
-
-def test_audit_page_shows_what_the_audit_says() -> None:
-    rows = 40
-    audit = audit_subset(
-        {
-            "sample_id": [f"{n:032x}" for n in range(rows)],
-            "dataset": ["made"] * rows,
-            "view": ["PA", None] * 20,
-            "sex": ["F"] * rows,
-            "split": ["train"] * rows,
-            "labels": [{"Hernia": n < 4, "Edema": None} for n in range(rows)],
-            "band": ["support", "central"] * 20,
-            "cluster": [0, 1] * 20,
-            "kept": [n < 10 for n in range(rows)],
-        }
-    )
-    text = " | ".join(Reader(audit_page("mine", audit)).text)
-    assert "10 of 40 pairs kept (25.0%)" in text
-    assert "4 of 4 kept, prevalence 10.00%" in text  # 4 of 10 kept pairs against 4 of 40: enrichment 4
-    assert "Hernia | 4.00 |" in text
-    assert "Edema | - | 0 pairs" in text
