@@ -16,13 +16,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from chexray.platform.config import ModelConfig, TextTower, VisionTower, load_recipe
+from chexray.platform.corpus.uids import read_uids, write_uids
 from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import (
     export_checkpoint,
     load_checkpoint,
-    read_uids,
     share_trained_on,
-    write_uids,
 )
 from chexray.platform.model.encoder import build_model, build_tokenizer, encode
 from chexray.platform.model.towers import LastTokenPooler

@@ -12,7 +12,6 @@ expressed in open_clip's configuration: such a folder loads with `load_checkpoin
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
@@ -29,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import ModelConfig
+from chexray.platform.corpus.uids import read_uids, sample_uids
 from chexray.platform.errors import UsageError
 from chexray.platform.model.encoder import Tokenizer, construct, model_cfg, tokenizer_at
 from chexray.platform.model.preprocess import PREPROCESS_CFG
@@ -36,7 +35,6 @@ from chexray.platform.model.preprocess import PREPROCESS_CFG
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 TRAINED_ON_FILE = "trained_on.npy"
-UID_DTYPE = np.dtype("u8,u8")
 
 
 @dataclass(frozen=True)
@@ -92,25 +90,6 @@ def require_checkpoint(uri: str) -> None:
         if not storage.exists(storage.join(uri, name)):
             read_manifest(uri, "checkpoint")
             raise UsageError(f"{uri}: not a checkpoint (no {name})")
-
-
-def sample_uids(ids: Sequence[str]) -> npt.NDArray[np.void]:
-    """[N] of two uint64 each, sorted: 128-bit ids as DataComp's subset files hold them (Gadre et al. 2023)."""
-    halves = [(int(i[:16], 16), int(i[16:], 16)) for i in ids]
-    return np.sort(np.array(halves, dtype=UID_DTYPE))
-
-
-def write_uids(uri: str, ids: Sequence[str]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, sample_uids(ids), allow_pickle=False)
-    storage.write_bytes(uri, buffer.getvalue())
-
-
-def read_uids(uri: str) -> npt.NDArray[np.void]:
-    loaded: npt.NDArray[np.void] = np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
-    if loaded.dtype != UID_DTYPE:
-        raise UsageError(f"{uri}: expected 128-bit ids (dtype {UID_DTYPE}), found dtype {loaded.dtype}")
-    return loaded
 
 
 def share_trained_on(uri: str, ids: Sequence[str]) -> float | None:
