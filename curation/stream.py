@@ -1,9 +1,9 @@
-"""Curation of a whole corpus as it streams by: the pairs are scored ahead, one curator selects in their order.
+"""Scoring a whole corpus as it streams by, and choosing from it meanwhile, with Ray Data.
 
-Ray Data reads, decodes and encodes; a curator actor holds the prototypes, cuts the stream into super-batches, keeps
-its share of each and lets the prototypes follow what was kept. Features go to it straight from the scorers. As the
-order of the stream is ours and each super-batch's budget follows from its place, the result does not depend on how
-many scorers there are or which was first.
+Scorers encode; one actor writes the features down, cuts the stream into super-batches, keeps its share of each and
+lets the prototypes follow what was kept. Features go to it straight from the scorers, once. As the order of the
+stream is ours and each super-batch's budget follows from its place, the result does not depend on how many scorers
+there are or which was first.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
-from chexray.curation.prototypes import kmeans, pair_features, update_prototypes
-from chexray.curation.selection import Selection, SelectionRule, select, superbatch_budget
+from chexray.curation.curator import Block, Curated, Curator, Record
+from chexray.curation.features import FeatureWriter, open_features
 from chexray.platform.config import CurateConfig, Runtime
-from chexray.platform.corpus.order import EpochSteps, epoch_windows
-from chexray.platform.corpus.reading import RowTaker
+from chexray.platform.corpus.order import epoch_windows
 from chexray.platform.corpus.shards import Shard
 from chexray.platform.errors import UsageError
 from chexray.platform.streaming import encoded_pairs
@@ -30,111 +28,101 @@ SHUFFLE_SHARDS = 1
 
 
 @dataclass(frozen=True)
-class Curated:
-    """What became of every pair, in the order of the stream; and the prototypes at its end (float32 [K, E])."""
+class Scoring:
+    """What is scored, by what, and where the features go. `image_size`: pixels. `logit_scale`: the scorer's."""
 
-    sample_id: list[str]
-    selection: Selection
-    prototype_KE: torch.Tensor
+    corpus: str
+    shards: list[Shard]
+    scorer: str
+    image_size: int
+    logit_scale: float
+    batch: int
+    features: str
 
 
-def curate_stream(
-    corpus: str,
-    shards: list[Shard],
-    scorer: str,
-    image_size: int,
-    batch: int,
-    config: CurateConfig,
-    runtime: Runtime,
-    reporter: Any,
-) -> Curated:
-    """Score the pairs of `shards` with the checkpoint `scorer` and select from them. `reporter.update` is told."""
-    windows = epoch_windows(shards, 0, config.seed, SHUFFLE_SHARDS)
-    features = encoded_pairs(scorer, corpus, windows, image_size, batch, runtime)
-    pairs = sum(shard.pairs for shard in shards)
-    if pairs < config.prototypes:
-        raise UsageError(f"curate.prototypes={config.prototypes}: the train split has only {pairs} pairs")
-    curator = _Curator.remote(config, pairs)
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """`curated`: None where another selector looks at the features. `device_seconds`: time of the scorers, summed."""
+
+    curated: Curated | None
+    device_seconds: float
+
+
+def score_stream(scoring: Scoring, config: CurateConfig, runtime: Runtime, reporter: Any) -> Scored:
+    """Write down the features of every pair, and choose by prototypes where the selector is that."""
+    windows = epoch_windows(scoring.shards, 0, config.seed, SHUFFLE_SHARDS)
+    scorer, size, batch = scoring.scorer, scoring.image_size, scoring.batch
+    features = encoded_pairs(scorer, scoring.corpus, windows, size, batch, runtime, config.precision, half=True)
+    pairs = sum(shard.pairs for shard in scoring.shards)
+    require_pairs(config, pairs)
+    actor = _ScoredStreamActor.remote(config, pairs)
     (stream,) = features.streaming_split(1)
     try:
-        result: Curated = ray.get(curator.run.remote(stream, reporter))
+        result: Scored = ray.get(actor.run.remote(stream, scoring, reporter))
     finally:
-        ray.kill(curator)
+        ray.kill(actor)
     return result
 
 
-def start_prototypes(feature_NE: torch.Tensor, config: CurateConfig) -> torch.Tensor:
-    """[K, E] unit rows: k-means on the features of a random sample of the corpus."""
-    return kmeans(feature_NE, config.prototypes, config.seed)
+def choose_again(features: str, config: CurateConfig, shuffle: int | None = None) -> Curated:
+    """Choose by prototypes from features that are there already: the same pairs as when they were scored.
+
+    With a seed to `shuffle` by, from a stream in another order.
+    """
+    task = ray.remote(num_cpus=1)(_choose_again)
+    result: Curated = ray.get(task.remote(features, config, shuffle))
+    return result
 
 
-class Curator:
-    """Holds the prototypes and takes one super-batch after the other."""
+def require_pairs(config: CurateConfig, pairs: int) -> None:
+    if config.selector == "prototype" and pairs < config.prototypes:
+        raise UsageError(f"curate.prototypes={config.prototypes}: the train split has only {pairs} pairs")
 
+
+class _ScoredStream:
     def __init__(self, config: CurateConfig, pairs: int) -> None:
-        self.config = config
-        self.cut = EpochSteps(pairs, config.super_batch)
-        self.rule = SelectionRule(config.outlier, config.support, config.mode, config.central_per_cluster)
-        self.prototype_KE: torch.Tensor | None = None
+        self.config, self.pairs = config, pairs
+        self.seconds = 0.0
 
-    def run(self, stream: Any, reporter: Any) -> Curated:
-        """Consume a Ray Data iterator over blocks of `sample_id`, `image`, `text`."""
-        blocks = stream.iter_batches(batch_size=None, prefetch_batches=2)
-        return self.consume(blocks, lambda done: reporter.update(done))
+    def run(self, stream: Any, scoring: Scoring, reporter: Any) -> Scored:
+        """Consume a Ray Data iterator over blocks of `sample_id`, `image`, `text`, `seconds`."""
+        writer = FeatureWriter(scoring.features, self.pairs)
+        blocks = (writer.take(block) for block in self._timed(stream))
+        curated = None
+        if self.config.selector == "prototype":
+            curated = curate_blocks(blocks, self.config, self.pairs, reporter)
+        else:
+            _drain(blocks, reporter)
+        writer.finish(scoring.logit_scale)
+        return Scored(curated, self.seconds)
 
-    def consume(self, blocks: Iterator[dict[str, Any]], on_pairs: Any) -> Curated:
-        """Select from the whole stream of blocks; `on_pairs` is told how many pairs are done."""
-        rows = RowTaker(iter(blocks))
-        ids: list[str] = []
-        selections: list[Selection] = []
-        waiting: list[tuple[list[str], torch.Tensor]] = []
-        sample = min(self.config.kmeans_sample, self.cut.pairs)
-        for step in range(self.cut.steps):
-            first, end = self.cut.bounds(step)
-            block = rows.take(end - first)
-            feature_BE = pair_features(torch.from_numpy(block["image"]), torch.from_numpy(block["text"]))
-            waiting.append((block["sample_id"].tolist(), feature_BE))
-            if self.prototype_KE is None and end < sample:
-                continue
-            if self.prototype_KE is None:
-                self.prototype_KE = start_prototypes(torch.cat([f for _, f in waiting])[:sample], self.config)
-            for batch_ids, batch_BE in waiting:
-                selections.append(self._select(batch_ids, batch_BE, len(ids)))
-                ids += batch_ids
-            waiting = []
-            on_pairs(len(ids))
-        assert self.prototype_KE is not None  # the last super-batch ends at or after the sample
-        return Curated(ids, _joined(selections), self.prototype_KE)
-
-    def _select(self, ids: list[str], feature_BE: torch.Tensor, seen: int) -> Selection:
-        assert self.prototype_KE is not None
-        config = self.config
-        budget = superbatch_budget(config.keep, seen, len(ids)) if config.mode == "budget" else None
-        selection = select(feature_BE, self.prototype_KE, self.rule, budget, ids)
-        kept_BE = feature_BE[selection.keep_B]
-        self.prototype_KE = update_prototypes(
-            self.prototype_KE, kept_BE, config.momentum, config.sinkhorn_epsilon, config.sinkhorn_iterations
-        )
-        return selection
+    def _timed(self, stream: Any) -> Iterator[Block]:
+        for block in stream.iter_batches(batch_size=None, prefetch_batches=2):
+            self.seconds += float(np.sum(block["seconds"]))
+            yield block
 
 
-_Curator = ray.remote(num_cpus=0)(Curator)
+_ScoredStreamActor = ray.remote(num_cpus=0)(_ScoredStream)
 
 
-def _joined(selections: list[Selection]) -> Selection:
-    return Selection(
-        torch.cat([s.cluster_B for s in selections]),
-        torch.cat([s.distance_B for s in selections]),
-        torch.cat([s.band_B for s in selections]),
-        torch.cat([s.keep_B for s in selections]),
-    )
+def curate_blocks(blocks: Iterator[Block], config: CurateConfig, pairs: int, reporter: Any = None) -> Curated:
+    """Choose from a stream to its end."""
+    curator, record = Curator(config, pairs), Record()
+    for chosen in curator.choose_all(blocks):
+        record.add(chosen.block["sample_id"].tolist(), chosen.selection)
+        if reporter is not None:
+            reporter.update(len(record.sample_id))
+    assert curator.prototype_KE is not None  # the last super-batch ends at or after the sample
+    return record.curated(curator.prototype_KE)
 
 
-def random_keep(ids: list[str], keep: float, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[N] bool: round(keep * N) of the ids, the lowest by a seeded hash, so that the order of ids does not matter."""
-    from chexray.platform.corpus.schema import seeded_fraction
+def _choose_again(features: str, config: CurateConfig, shuffle: int | None) -> Curated:
+    with open_features(features) as found:
+        return curate_blocks(found.blocks(shuffle), config, len(found.sample_id))
 
-    draws = np.array([seeded_fraction(seed, "random-subset", sample) for sample in ids])
-    kept = np.zeros(len(ids), dtype=bool)
-    kept[np.argsort(draws, kind="stable")[: superbatch_budget(keep, 0, len(ids))]] = True
-    return kept
+
+def _drain(blocks: Iterator[Block], reporter: Any) -> None:
+    done = 0
+    for block in blocks:
+        done += len(block["sample_id"])
+        reporter.update(done)

@@ -9,26 +9,25 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from safetensors.torch import save
 
 from chexray.cluster.local import ray_session
-from chexray.curation.audit import audit_subset
-from chexray.curation.audit_page import audit_page
-from chexray.curation.stream import curate_stream, random_keep
-from chexray.curation.subset import subset_table
-from chexray.jobs.pretrain import pretrain
+from chexray.curation.features import FEATURES_FOLDER, has_features
+from chexray.curation.stream import Scoring, choose_again, score_stream
+from chexray.curation.subset import chosen_table, subset_table
+from chexray.curation.whole import choose_by_features, choose_by_labels, needs_features
 from chexray.jobs.progress import bar
+from chexray.jobs.warmup import scorer_of
+from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
 from chexray.platform import storage
-from chexray.platform.artifacts import Manifest, Stage
+from chexray.platform.artifacts import Manifest, Stage, read_manifest, require_same_corpus
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.corpus.shards import read_columns, require_shards, write_compact_shard, write_table
+from chexray.platform.corpus.shards import Shard, read_columns, require_shards
 from chexray.platform.errors import UsageError
-from chexray.platform.ledger import pair_flops
-from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint, write_uids
-from chexray.platform.model.encoder import build_model
+from chexray.platform.ledger import curation_cost, pair_flops
+from chexray.platform.model.checkpoint import load_checkpoint
 
-AUDITED = ("sample_id", "dataset", "view", "sex", "split", "labels")
+_REFERENCE = "reference-features"
 
 
 def curate(
@@ -38,18 +37,20 @@ def curate(
     scorer: str | None = None,
     runtime: Runtime | None = None,
     overwrite: bool = False,
+    features: str | None = None,
+    reference: str | None = None,
 ) -> Manifest:
-    """Keep `recipe.curate.keep` of the train split of `corpus`.
+    """Keep `recipe.curate.keep` of the train split of `corpus`, by `recipe.curate.selector`.
 
     `scorer` is a checkpoint's URI. Without one, the recipe's own towers score where they are pretrained; else a short
-    warm-up trains them on a random share of the corpus first, and its cost is the subset's.
+    warm-up trains them on a random share of the corpus first, and its cost is the subset's. `features`: another subset
+    of the corpus, whose features are used instead of scoring again. `reference`: a checkpoint, for `learnability`.
     """
     runtime = runtime or Runtime()
-    inputs: dict[str, Any] = {"corpus": (corpus, "corpus")}
+    config = recipe.curate
+    inputs = _inputs(recipe, corpus, scorer, features, reference)
     settings = recipe.model_dump(include={"curate"})
-    if scorer:
-        inputs["scorer"] = (scorer, "checkpoint")
-    elif recipe.curate.selector == "prototype":
+    if needs_features(config) and not (scorer or features):
         settings |= recipe.model_dump(include={"model", "train"})
     stage = Stage(out, "subset", settings, inputs, overwrite=overwrite)
     corpus = storage.resolve(corpus)
@@ -58,68 +59,89 @@ def curate(
         return done
     pairs = read_columns(corpus, AUDITED, "train")
     with ray_session(runtime):
-        if recipe.curate.selector == "random":
-            kept = random_keep(pairs["sample_id"].to_pylist(), recipe.curate.keep, recipe.curate.seed)
-            table = subset_table(pairs, kept=kept)
-            cost: dict[str, Any] = {"total_flops": 0}
+        if not needs_features(config):
+            table = subset_table(pairs, kept=choose_by_labels(pairs, config))
+            require_kept(table, config)
+            return write_subset(stage, corpus, shards, pairs, table, curation_cost(), config=config)
+        used = storage.join(storage.resolve(features), FEATURES_FOLDER) if features else stage.path(FEATURES_FOLDER)
+        if features:
+            curated, cost = None, _cost_of_features(features)
         else:
-            used, cost = _scorer(recipe, corpus, scorer, stage, runtime)
-            checkpoint = load_checkpoint(used)
-            with bar("curate", len(pairs)) as reporter:
-                size, batch = checkpoint.image_size, recipe.evaluate.batch
-                curated = curate_stream(corpus, shards, used, size, batch, recipe.curate, runtime, reporter)
-            table = subset_table(pairs, curated=curated)
-            per_pair = pair_flops(checkpoint.model, size, checkpoint.context_length)
-            cost["scoring_flops"] = per_pair.score * len(pairs)
-            cost["total_flops"] = cost["warmup_flops"] + cost["scoring_flops"]
-            storage.write_bytes(stage.path("prototypes.safetensors"), save({"prototypes": curated.prototype_KE}))
-        kept_ids = table.filter(table["kept"])["sample_id"].to_pylist()
-        if not kept_ids:
-            raise UsageError(f"curate.keep={recipe.curate.keep}: keeps none of the {len(pairs)} pairs to train on")
-        _write_compact_corpus(corpus, stage, [shard.path for shard in shards], kept_ids)
-    write_table(stage.path("subset.parquet"), table)
-    write_uids(stage.path("kept.npy"), kept_ids)
-    audit = _audit(pairs, table)
-    storage.write_json(stage.path("audit.json"), audit)
-    storage.write_bytes(stage.path("audit.html"), audit_page(stage.uri.rsplit("/", 1)[-1], audit).encode())
-    counts = {"pairs": len(pairs), "kept": len(kept_ids), "kept_fraction": len(kept_ids) / len(pairs)}
-    return stage.finish(counts, cost)
+            curated, cost = _score(recipe, corpus, shards, scorer, stage, runtime)
+        if config.selector == "prototype":
+            table = subset_table(pairs, curated=curated or choose_again(used, config))
+        else:
+            against = None
+            if reference:
+                against = stage.path(_REFERENCE)
+                cost = _add(cost, _embed(recipe, corpus, shards, reference, against, runtime)[1])
+            table = _choose_whole(pairs, used, against, recipe)
+        require_kept(table, config)
+        return write_subset(stage, corpus, shards, pairs, table, cost, config=config, features=used)
 
 
-def _scorer(
-    recipe: Recipe, corpus: str, scorer: str | None, stage: Stage, runtime: Runtime
-) -> tuple[str, dict[str, Any]]:
-    """The checkpoint that scores, and what making it cost."""
-    if scorer:
-        return storage.resolve(scorer), {"warmup_flops": 0}
-    used = stage.path("scorer")
-    if recipe.model.pretrained:
-        export_checkpoint(used, build_model(recipe.model, recipe.train.seed).state_dict(), recipe.model)
-        return used, {"warmup_flops": 0}
+def _inputs(
+    recipe: Recipe, corpus: str, scorer: str | None, features: str | None, reference: str | None
+) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"corpus": (corpus, "corpus")}
+    selector = recipe.curate.selector
+    if features and scorer:
+        raise UsageError("--features and --scorer: give one of them; features are there already")
+    if (reference is None) == (selector == "learnability"):
+        raise UsageError(
+            f"--reference: a checkpoint that selector learnability needs, and no other (this is {selector})"
+        )
+    if (features or scorer) and not needs_features(recipe.curate):
+        raise UsageError(f"--selector {selector}: chooses without looking at pairs; leave --scorer and --features out")
+    if features:
+        require_same_corpus(features, corpus)
+        if not has_features(storage.join(features, FEATURES_FOLDER)):
+            raise UsageError(f"--features {features}: this subset was chosen without features")
+        inputs["features"] = (features, "subset")
+    for role, uri in (("scorer", scorer), ("reference", reference)):
+        if uri:
+            inputs[role] = (uri, "checkpoint")
+    return inputs
+
+
+def _score(
+    recipe: Recipe, corpus: str, shards: list[Shard], scorer: str | None, stage: Stage, runtime: Runtime
+) -> tuple[Any, dict[str, Any]]:
+    """Score the corpus into the subset's own features; what was chosen meanwhile, and what it cost."""
+    used, warmup = scorer_of(recipe, corpus, scorer, stage.uri, runtime)
+    curated, cost = _embed(recipe, corpus, shards, used, stage.path(FEATURES_FOLDER), runtime)
+    return curated, {**cost, "warmup_flops": warmup, "total_flops": cost["total_flops"] + warmup}
+
+
+def _embed(
+    recipe: Recipe, corpus: str, shards: list[Shard], checkpoint: str, features: str, runtime: Runtime
+) -> tuple[Any, dict[str, Any]]:
     config = recipe.curate
-    share = {"selector": "random", "keep": config.warmup_fraction}
-    epochs = {"epochs": config.warmup_epochs, "checkpoint_epochs": config.warmup_epochs}
-    warmup = recipe.model_copy(
-        update={"curate": config.model_copy(update=share), "train": recipe.train.model_copy(update=epochs)}
-    )
-    sample = stage.path("warmup")
-    curate(warmup, corpus, sample, runtime=runtime)
-    manifest = pretrain(warmup, corpus, used, sample, runtime)
-    return used, {"warmup_flops": manifest.cost["total_flops"]}
+    loaded = load_checkpoint(checkpoint)
+    size = config.image_size or loaded.image_size
+    scale = float(loaded.model.logit_scale.detach().exp())
+    scoring = Scoring(corpus, shards, storage.resolve(checkpoint), size, scale, recipe.evaluate.batch, features)
+    pairs = sum(shard.pairs for shard in shards)
+    with bar("score", pairs) as reporter:
+        scored = score_stream(scoring, config, runtime, reporter)
+    per_pair = pair_flops(loaded.model, size, loaded.context_length)
+    return scored.curated, curation_cost(per_pair, pairs, scored.device_seconds)
 
 
-def _write_compact_corpus(corpus: str, stage: Stage, shards: list[str], kept_ids: list[str]) -> None:
-    """The kept rows as shards of their own, so that training reads nothing else."""
-    ids = ray.put(frozenset(kept_ids))
-    write = ray.remote(num_cpus=1)(write_compact_shard)
-    ray.get([write.remote(corpus, stage.path("corpus"), shard, ids) for shard in shards])
+def _choose_whole(pairs: pa.Table, features: str, reference: str | None, recipe: Recipe) -> pa.Table:
+    chosen = ray.get(ray.remote(num_cpus=1)(choose_by_features).remote(features, reference, recipe.curate))
+    kept = [sample for sample, keep in zip(chosen["sample_id"], chosen["kept"], strict=True) if keep]
+    return chosen_table(pairs, kept)
 
 
-def _audit(pairs: pa.Table, table: pa.Table) -> dict[str, Any]:
-    joined = pairs
-    for name in ("band", "cluster", "kept"):
-        joined = joined.append_column(name, table[name])
-    return audit_subset(joined)
+def _cost_of_features(subset: str) -> dict[str, Any]:
+    """What scoring and its warm-up cost when they were made: the subset is not to be had for less."""
+    return dict(read_manifest(subset, "subset").cost)
+
+
+def _add(cost: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    summed = {name: cost[name] + more[name] for name in ("pairs_scored", "scoring_flops", "total_flops")}
+    return {**cost, **summed}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ PREFETCH_BLOCKS = 2
 
 @dataclass(frozen=True)
 class Feed:
-    """The batches of a run over a corpus: the same global steps at any number of workers."""
+    """The batches of a run's epochs over a corpus: the same global steps at any number of workers.
+
+    `first_epoch` and `first_step`: where this corpus takes over, if another one was read before. `planned_steps`: of an
+    epoch, in the learning rate's schedule, if not those that there are.
+    """
 
     corpus: str
     shards: Sequence[Shard]
@@ -30,6 +34,9 @@ class Feed:
     seed: int
     shuffle_shards: int
     image_size: int
+    first_epoch: int = 0
+    first_step: int = 0
+    planned_steps: int | None = None
 
     @property
     def epoch_steps(self) -> EpochSteps:
@@ -37,29 +44,34 @@ class Feed:
 
     @property
     def total_steps(self) -> int:
-        return self.epoch_steps.steps * self.epochs
+        """Steps of the whole schedule."""
+        return self.first_step + (self.planned_steps or self.epoch_steps.steps) * (self.epochs - self.first_epoch)
 
-    def batches(self, rank: int, world: int, first_epoch: int = 0) -> Iterator[Batch]:
-        """Worker `rank`'s share of every step from the start of `first_epoch` on."""
+    def batches(self, rank: int, world: int, from_epoch: int = 0) -> Iterator[Batch]:
+        """Worker `rank`'s share of every step from the start of `from_epoch` on."""
         steps = self.epoch_steps
-        rows = RowTaker(self._blocks(rank, world, first_epoch))
-        for epoch in range(first_epoch, self.epochs):
+        planned = self.planned_steps or steps.steps
+        rows = RowTaker(self._blocks(rank, world, max(from_epoch, self.first_epoch)))
+        for epoch in range(max(from_epoch, self.first_epoch), self.epochs):
+            before = epoch - self.first_epoch
             for step in range(steps.steps):
                 sizes = steps.share_sizes(step, world)
                 block = rows.take(sizes[rank])
                 yield Batch(
-                    step=epoch * steps.steps + step,
+                    step=self.first_step + before * steps.steps + step,
                     epoch=epoch,
                     image=block["image"],
                     report=block["report"].tolist(),
                     sample_id=block["sample_id"].tolist(),
                     share_sizes=sizes,
+                    last_of_epoch=step == steps.steps - 1,
+                    place=self.first_step + before * planned + step * planned / steps.steps,
                 )
 
-    def _blocks(self, rank: int, world: int, first_epoch: int) -> Iterator[dict[str, Any]]:
+    def _blocks(self, rank: int, world: int, from_epoch: int) -> Iterator[dict[str, Any]]:
         windows = [
             window
-            for epoch in range(first_epoch, self.epochs)
+            for epoch in range(from_epoch, self.epochs)
             for window in epoch_windows(self.shards, epoch, self.seed, self.shuffle_shards)
         ]
         share = Share(self.epoch_steps, rank, world)

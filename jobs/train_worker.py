@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+from torch import nn
 
+from chexray.jobs.epoch_batches import batches_ahead, batches_inline, publish_weights
 from chexray.jobs.feed import Feed
 from chexray.platform import storage
 from chexray.platform.config import ModelConfig, TrainConfig
-from chexray.platform.corpus.shards import require_shards
 from chexray.platform.errors import ChexrayError
-from chexray.platform.model.checkpoint import export_checkpoint
+from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.engine import full_state, load_state, save_state, start_engine
 from chexray.platform.training.loop import Batch, StepRecord, train_steps
@@ -30,7 +32,9 @@ WORLD_FILE = "world_size.txt"
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share of every step, checkpoint after epochs, and export the model at the end.
 
-    `settings`: `model` and `train` (the recipe's sections), `pairs` (the corpus to read), `out`, `reporter`.
+    `settings`: `model` and `train` (the recipe's sections), `feed`, `total_steps`, `init` (a checkpoint to start from,
+    or None), `out`, `reporter`; and `curation` (None, or what `chexray.jobs.curated_epoch` says) for an epoch that
+    chooses its pairs.
     """
     model_config, config = ModelConfig(**settings["model"]), TrainConfig(**settings["train"])
     context = ray.train.get_context()
@@ -38,24 +42,30 @@ def train_worker(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    feed = feed_of(settings["pairs"], model_config, config)
-    engine = start_engine(build_model(model_config, config.seed).to(device), config, world, device)
+    engine = start_engine(_model(model_config, config, settings["init"]).to(device), config, world, device)
     history: list[dict[str, Any]] = []
     first_epoch = _resume(engine, world, history)
     # Dropout, in towers that have it, draws anew on every worker and after every start.
     torch.manual_seed(hash((config.seed, rank, first_epoch)) % 2**32)
+    curation = settings["curation"]
+    versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
 
     def on_step(record: StepRecord, batch: Batch) -> None:
         history.append(asdict(record))
         if rank == 0:
             settings["reporter"].update(record.step + 1, f"loss {record.loss:.3f}")
+        if versions:
+            curator, plan = curation["curator"], curation["plan"]
+            publish_weights(curator, plan, engine, config.zero_stage, record.step + 1, rank, versions)
         done = record.epoch + 1
-        last_of_epoch = (record.step + 1) % feed.epoch_steps.steps == 0
-        if last_of_epoch and (done % config.checkpoint_epochs == 0 or done == config.epochs):
+        if batch.last_of_epoch and (curation or done % config.checkpoint_epochs == 0 or done == config.epochs):
             _checkpoint(engine, record, world, history)
 
-    batches = feed.batches(rank, world, first_epoch)
-    train_steps(engine, build_tokenizer(model_config), batches, feed.total_steps, config, device, on_step)
+    tokenize = build_tokenizer(model_config)
+    batches = _batches(settings, engine, tokenize, rank, world, first_epoch)
+    train_steps(engine, tokenize, batches, settings["total_steps"], config, device, on_step)
+    if history[-1]["epoch"] + 1 < config.epochs:
+        return
     state = full_state(engine, config.zero_stage)
     if rank == 0:
         export_checkpoint(settings["out"], state, model_config)
@@ -63,17 +73,26 @@ def train_worker(settings: dict[str, Any]) -> None:
         storage.write_bytes(storage.join(settings["out"], HISTORY_FILE), lines.encode())
 
 
-def feed_of(pairs: str, model: ModelConfig, config: TrainConfig) -> Feed:
-    """The batches of a run over the train split of the corpus at `pairs`."""
-    return Feed(
-        corpus=pairs,
-        shards=require_shards(pairs, "train"),
-        global_batch=config.global_batch,
-        epochs=config.epochs,
-        seed=config.seed,
-        shuffle_shards=config.shuffle_shards,
-        image_size=model.vision.image_size,
-    )
+def _model(model: ModelConfig, config: TrainConfig, init: str | None) -> nn.Module:
+    built: nn.Module = build_model(model, config.seed)
+    if init is not None:
+        built.load_state_dict(load_checkpoint(init).model.state_dict())
+    return built
+
+
+def _batches(
+    settings: dict[str, Any], engine: Any, tokenize: Any, rank: int, world: int, first_epoch: int
+) -> Iterator[Batch]:
+    feed: Feed = settings["feed"]
+    curation = settings["curation"]
+    if curation is None:
+        return feed.batches(rank, world, first_epoch)
+    if first_epoch > 0:
+        return iter(())
+    if curation["mode"] == "streaming":
+        return batches_ahead(curation["curator"], curation["plan"], rank, world)
+    outcome, subset = curation["curator"], curation["subset"]
+    return batches_inline(feed, curation["plan"], engine, tokenize, outcome, subset, rank, world)
 
 
 def _checkpoint(engine: Any, record: StepRecord, world: int, history: list[dict[str, Any]]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from chexray.platform.artifacts import Manifest
-from chexray.platform.config import Runtime, load_recipe
+from chexray.platform.config import Recipe, Runtime, load_recipe
 from chexray.platform.errors import ChexrayError, UsageError
 
 app = typer.Typer(
@@ -34,6 +34,9 @@ Evaluation = Annotated[
     list[str] | None,
     typer.Option("--evaluation", help="A corpus for evaluation: what it holds is kept out of training. Repeatable."),
 ]
+Keep = Annotated[float | None, typer.Option(help="Fraction of the train split to keep.")]
+Scorer = Annotated[str | None, typer.Option(help="A checkpoint that scores the pairs.")]
+Curation = Literal["paper", "streaming"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -119,9 +122,15 @@ def inspect(
 def curate(
     corpus: Annotated[str, typer.Option(help="The corpus to choose from.")],
     out: Out,
-    keep: Annotated[float | None, typer.Option(help="Fraction of the train split to keep.")] = None,
-    selector: Annotated[str | None, typer.Option(help="prototype or random.")] = None,
-    scorer: Annotated[str | None, typer.Option(help="A checkpoint that scores the pairs.")] = None,
+    keep: Keep = None,
+    selector: Annotated[
+        str | None, typer.Option(help="prototype, random, stratified, similarity, density, semdedup, k_center, ...")
+    ] = None,
+    scorer: Scorer = None,
+    features: Annotated[
+        str | None, typer.Option(help="A subset of the corpus whose features are used instead of scoring again.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="The reference checkpoint of selector learnability.")] = None,
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
     workers: Workers = 1,
@@ -133,11 +142,9 @@ def curate(
     """Choose the pairs to train on: a subset with its audit, and the kept pairs as a compact corpus."""
     from chexray.jobs.curate import curate as run
 
-    given = {"curate.keep": keep, "curate.selector": selector}
-    chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = load_recipe(recipe, [*(set_ or []), *chosen])
-    manifest = run(settings, corpus, out, scorer, Runtime(address=address, workers=workers, gpu=gpu), overwrite)
-    _report(out, manifest, json_)
+    settings = _with(recipe, set_, {"curate.keep": keep, "curate.selector": selector})
+    runtime = Runtime(address=address, workers=workers, gpu=gpu)
+    _report(out, run(settings, corpus, out, scorer, runtime, overwrite, features, reference), json_)
 
 
 @app.command()
@@ -145,19 +152,33 @@ def pretrain(
     corpus: Annotated[str, typer.Option(help="The corpus to train on.")],
     out: Out,
     subset: Annotated[str | None, typer.Option(help="Train on the pairs that this subset of it keeps.")] = None,
+    curation: Annotated[
+        Curation | None,
+        typer.Option(help="Choose pairs in the first epoch: inside its steps (paper), or ahead of them (streaming)."),
+    ] = None,
+    keep: Keep = None,
+    scorer: Scorer = None,
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
     workers: Workers = 1,
+    scorers: Annotated[int, typer.Option(help="Scorers beside the workers, with --curation streaming.")] = 1,
     gpu: Gpu = False,
     address: Address = None,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
-    """Train a dual encoder with Ray Train and DeepSpeed: a checkpoint that open_clip loads."""
+    """Train a dual encoder with Ray Train and DeepSpeed: a checkpoint that open_clip loads.
+
+    --curation paper keeps the paper's fixed counts of each global batch; with --keep, that fraction of it.
+    """
     from chexray.jobs.pretrain import pretrain as run
 
-    runtime = Runtime(address=address, workers=workers, gpu=gpu)
-    _report(out, run(load_recipe(recipe, set_), corpus, out, subset, runtime, overwrite), json_)
+    if keep is not None and curation is None:
+        raise UsageError("--keep: is for runs that choose their pairs (--curation), or for chexray curate")
+    fixed = "paper" if curation == "paper" and keep is None else None
+    settings = _with(recipe, set_, {"curate.keep": keep, "curate.mode": fixed})
+    runtime = Runtime(address=address, workers=workers, scorers=scorers, gpu=gpu)
+    _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer), json_)
 
 
 @app.command()
@@ -209,6 +230,9 @@ def demo(
 
 def main() -> None:
     """Entry point: errors that a user can act on become one line, and their exit code."""
+    # Here and not above: it takes its options from this module.
+    from chexray.platform import subset_cli  # noqa: F401 - adds its commands to `app`
+
     try:
         app(standalone_mode=True)
     except ChexrayError as error:
@@ -234,6 +258,12 @@ def run_job(name: str) -> None:
     """`python -m chexray.jobs.NAME ...` is `chexray NAME ...`: what a submitted job starts."""
     sys.argv[1:1] = [name]
     main()
+
+
+def _with(recipe: str, overrides: list[str] | None, given: dict[str, Any]) -> Recipe:
+    """The recipe with `--set`, and with the options that were given over that."""
+    chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return load_recipe(recipe, [*(overrides or []), *chosen])
 
 
 def _options(given: list[str] | None) -> dict[str, Any]:

@@ -114,21 +114,49 @@ class IngestConfig(_Settings):
         return self
 
 
+SelectorName = Literal[
+    "prototype",
+    "full",
+    "random",
+    "stratified",
+    "similarity",
+    "density",
+    "semdedup",
+    "k_center",
+    "learnability",
+]
+"""`prototype` takes super-batches as they stream by; the others look at the whole corpus at once."""
+
+
 class CurateConfig(_Settings):
     """Which pairs to keep. Defaults are the paper's (DESIGN section 4), except that `keep` is a target."""
 
-    selector: Literal["prototype", "random"] = "prototype"
+    selector: SelectorName = "prototype"
     keep: float = Field(0.227, gt=0, le=1, description="fraction of the train split to keep")
-    mode: Literal["budget", "paper"] = "budget"
+    mode: Literal["budget", "paper"] = Field("budget", description="'paper': fixed counts a cluster, `keep` is unused")
     prototypes: int = Field(6, ge=2, le=4096)
     super_batch: int = Field(480, ge=32, le=32_768)
     outlier: float = Field(0.05, ge=0, lt=0.5, description="share of a cluster dropped as noise")
     support: float = Field(0.10, ge=0, lt=0.5, description="share of a cluster kept as under-represented")
-    central_per_cluster: Positive = 10
+    central_per_cluster: Positive = Field(10, description="in mode 'paper'")
+    central_quota: Literal["equal", "proportional"] = Field("equal", description="clusters' shares of the budget")
     momentum: float = Field(0.9, ge=0, lt=1)
     sinkhorn_epsilon: float = Field(0.5, gt=0)
     sinkhorn_iterations: Positive = 3
     kmeans_sample: int = Field(4096, ge=2, description="random pairs from which the prototypes start")
+    image_size: int | None = Field(
+        None, ge=32, le=1024, description="pixels at which pairs are scored; null: training's"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the scoring forward pass")
+    refresh_steps: int | None = Field(
+        16, ge=1, description="streaming: steps between the scorer's new weights; null: the scorer stays as it is"
+    )
+    ahead: Positive = Field(2, description="streaming: super-batches scored before the steps that need them")
+    strata: Literal["finding", "dataset"] = Field("finding", description="of selector 'stratified'")
+    neighbours: Positive = Field(10, description="of selector 'density'")
+    clusters: Positive = Field(64, description="of selector 'semdedup'")
+    stability_seeds: int = Field(0, ge=0, le=20, description="selections under other seeds that the audit compares")
+    examples: int = Field(4, ge=0, le=50, description="pairs of each band that the audit's page shows")
     warmup_fraction: float = Field(0.1, gt=0, le=1, description="random share that trains a scorer from nothing")
     warmup_epochs: Positive = 4
     seed: Seed = 0
@@ -202,6 +230,7 @@ class Runtime(_Settings):
 
     address: str | None = None
     workers: Positive = 1
+    scorers: Positive = Field(1, description="scorers beside the workers, while a stream is curated")
     gpu: bool = False
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a Ray started here; null: the machine's")
 

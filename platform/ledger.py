@@ -53,17 +53,41 @@ def pair_flops(model: CustomTextCLIP, image_size: int, tokens: int) -> PairFlops
     return PairFlops(*counts)
 
 
-def training_cost(per_pair: PairFlops, pairs: int, epochs: int, scored: int = 0, before: int = 0) -> dict[str, Any]:
-    """The ledger of a run: what was trained and scored, and `before`, the FLOPs spent on making the subset."""
+def curation_cost(per_pair: PairFlops | None = None, pairs: int = 0, device_seconds: float = 0.0) -> dict[str, Any]:
+    """The ledger of a choice: `pairs` scored without gradient, at `per_pair` of the scorer. Nothing, without one."""
+    image, text = (per_pair.score_image, per_pair.score_text) if per_pair else (0, 0)
+    return {
+        "pairs_scored": pairs,
+        "scoring_flops": (image + text) * pairs,
+        "scoring_flops_by_tower": {"image": image * pairs, "text": text * pairs},
+        "scoring_device_seconds": round(device_seconds, 3),
+        "warmup_flops": 0,
+        "total_flops": (image + text) * pairs,
+    }
+
+
+def training_cost(
+    per_pair: PairFlops, pairs: int, epochs: int, before: int = 0, device_seconds: float = 0.0
+) -> dict[str, Any]:
+    """The ledger of a run: what was trained, and `before`, the FLOPs spent on making the subset."""
+    seen = pairs * epochs
     return {
         "flops_per_pair": per_pair.as_dict(),
-        "pairs_trained": pairs * epochs,
-        "pairs_scored": scored,
-        "training_flops": per_pair.train * pairs * epochs,
-        "scoring_flops": per_pair.score * scored,
+        "pairs_trained": seen,
+        "training_flops": per_pair.train * seen,
+        "training_flops_by_tower": {"image": per_pair.train_image * seen, "text": per_pair.train_text * seen},
+        "training_device_seconds": round(device_seconds, 3),
         "curation_flops": before,
-        "total_flops": per_pair.train * pairs * epochs + per_pair.score * scored + before,
+        "total_flops": per_pair.train * seen + before,
     }
+
+
+def curation_epoch_share(scoring_flops: int, per_pair: PairFlops, kept: int, pairs: int) -> float:
+    """FLOPs of an epoch that scores `pairs` and trains on `kept` of them, over those of training on them all.
+
+    The latter is what the paper's released code spends on its first epoch: it runs backward through every pair.
+    """
+    return (scoring_flops + per_pair.train * kept) / (per_pair.train * pairs)
 
 
 def _conv_backward_flops(

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray.data
 import torch
 
 from chexray.platform.config import Runtime
 from chexray.platform.corpus.order import EpochSteps, Window
 from chexray.platform.corpus.reading import read_window
+
+if TYPE_CHECKING:
+    from chexray.platform.model.scoring import Precision, Scorer
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,15 @@ class Share:
     world: int = 1
 
 
-def decoded_pairs(corpus: str, windows: Sequence[Window], share: Share, image_size: int) -> ray.data.Dataset:
-    """Blocks of `image` uint8 [n, S, S], `report` and `sample_id` [n], in the order of the windows."""
-    items = [{"window": json.dumps(asdict(window))} for window in windows]
+def decoded_pairs(
+    corpus: str, windows: Sequence[Window], share: Share, image_size: int, cuts: Sequence[int] = ()
+) -> ray.data.Dataset:
+    """Blocks of `image` uint8 [n, S, S], `report`, `sample_id`, `position` in the epoch [n], in the windows' order.
+
+    A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
+    pairs together into as few blocks as it likes.
+    """
+    items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in _pieces(w, cuts)]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
@@ -42,19 +54,47 @@ def decoded_pairs(corpus: str, windows: Sequence[Window], share: Share, image_si
     return dataset.map_batches(_WindowReader(corpus, share, image_size), batch_size=1, zero_copy_batch=True)
 
 
+def _pieces(window: Window, cuts: Sequence[int]) -> list[tuple[int, int]]:
+    """First and one-past-last position within the window of each of its pieces."""
+    inside = [cut - window.first for cut in cuts if window.first < cut < window.first + window.pairs]
+    return list(pairwise([0, *inside, window.pairs]))
+
+
 def encoded_pairs(
-    checkpoint: str, corpus: str, windows: Sequence[Window], image_size: int, batch: int, runtime: Runtime
+    checkpoint: str,
+    corpus: str,
+    windows: Sequence[Window],
+    image_size: int,
+    batch: int,
+    runtime: Runtime,
+    precision: Precision = "float32",
+    half: bool = False,
 ) -> ray.data.Dataset:
-    """Blocks of `sample_id` [n] and unit embeddings `image` and `text`, float32 [n, D], in the order of the windows."""
+    """Blocks of `sample_id` [n] and unit embeddings `image` and `text` [n, D], in the order of the windows.
+
+    `half`: embeddings in float16, else in float32. `seconds` [n]: a pair's share of the encoder's time.
+    `image_size`: pixels at which images are read and seen, whatever the checkpoint was trained at.
+    """
     pairs = sum(window.pairs for window in windows)
     resources: dict[str, Any] = {"num_gpus": 1} if runtime.gpu else {"num_cpus": 1}
     return decoded_pairs(corpus, windows, Share(EpochSteps(pairs, pairs)), image_size).map_batches(
         _Encoder,
-        fn_constructor_kwargs={"checkpoint": checkpoint, "gpu": runtime.gpu, "sharing": runtime.workers},
+        fn_constructor_args=(checkpoint, image_size, precision, half, runtime.gpu, runtime.workers),
         compute=ray.data.ActorPoolStrategy(size=runtime.workers),
         batch_size=batch,
         **resources,
     )
+
+
+def start_scorer(checkpoint: str, image_size: int | None, precision: Precision, gpu: bool, sharing: int) -> Scorer:
+    """The checkpoint's scorer in this process, which shares the machine's cores with `sharing` - 1 others."""
+    # open_clip takes seconds to import, which the decoding tasks of this module can do without.
+    from chexray.platform.model.checkpoint import load_checkpoint
+    from chexray.platform.model.scoring import Scorer
+
+    if not gpu:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
+    return Scorer(load_checkpoint(checkpoint), "cuda" if gpu else "cpu", image_size, precision)
 
 
 def window_from_json(text: str) -> Window:
@@ -72,33 +112,37 @@ class _WindowReader:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         torch.set_num_threads(1)
-        for text in batch["window"]:
+        for text, first, end in zip(batch["window"], batch["first"], batch["end"], strict=True):
             window = window_from_json(str(text))
             positions = self.share.steps.positions(window, self.share.rank, self.share.world)
-            yield from read_window(self.corpus, window, positions, self.image_size)
+            positions = positions[(positions >= first) & (positions < end)]
+            done = 0
+            for block in read_window(self.corpus, window, positions, self.image_size):
+                count = len(block["sample_id"])
+                yield {**block, "position": window.first + positions[done : done + count]}
+                done += count
 
 
 class _Encoder:
     """The encoding actor: holds a checkpoint; decoded pairs in, embeddings out."""
 
-    def __init__(self, checkpoint: str, gpu: bool, sharing: int) -> None:
-        # open_clip takes seconds to import, which the decoding tasks of this module can do without.
-        from chexray.platform.model.checkpoint import load_checkpoint
-
-        self.device = "cuda" if gpu else "cpu"
-        if not gpu:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
-        self.checkpoint = load_checkpoint(checkpoint, self.device)
+    def __init__(
+        self, checkpoint: str, image_size: int, precision: Precision, half: bool, gpu: bool, sharing: int
+    ) -> None:
+        self.scorer = start_scorer(checkpoint, image_size, precision, gpu, sharing)
+        self.dtype = np.float16 if half else np.float32
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        from chexray.platform.model.encoder import encode
+        return {"sample_id": batch["sample_id"], **embed_block(self.scorer, batch, self.dtype)}
 
-        image = torch.from_numpy(batch["image"]).to(self.device)
-        token = self.checkpoint.tokenize(batch["report"].tolist()).to(self.device)
-        with torch.inference_mode():
-            image_nD, text_nD = encode(self.checkpoint.model, image, token)
-        return {
-            "sample_id": batch["sample_id"],
-            "image": image_nD.float().cpu().numpy(),
-            "text": text_nD.float().cpu().numpy(),
-        }
+
+def embed_block(scorer: Scorer, block: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """`image` and `text` [n, D] of a decoded block, and `seconds` [n], each pair's share of the time that it took."""
+    started = time.perf_counter()
+    image_nD, text_nD = scorer.embed(block["image"], block["report"].tolist())
+    seconds = (time.perf_counter() - started) / len(image_nD)
+    return {
+        "image": image_nD.astype(dtype, copy=False),
+        "text": text_nD.astype(dtype, copy=False),
+        "seconds": np.full(len(image_nD), seconds, np.float32),
+    }

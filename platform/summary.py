@@ -97,12 +97,20 @@ def _text(name: str, value: Any) -> str:
 
 
 def _costs(cost: dict[str, Any]) -> dict[str, str]:
-    """The totals of the ledger, in petaFLOP."""
-    shown = {
-        name.removesuffix("_flops").replace("_", " ") + " PFLOP": f"{value / _PETA:.4g}"
-        for name, value in cost.items()
-        if name.endswith("_flops")
-    }
+    """The ledger: totals in petaFLOP (by tower where known), pairs, device time, and shares of full training."""
+    shown: dict[str, str] = {}
+    for name, value in cost.items():
+        if name.endswith("_flops"):
+            towers = cost.get(f"{name}_by_tower", {})
+            parts = ", ".join(f"{tower} {flops / _PETA:.4g}" for tower, flops in towers.items())
+            label = name.removesuffix("_flops").replace("_", " ")
+            shown[f"{label} PFLOP"] = f"{value / _PETA:.4g}" + (f" ({parts})" if parts else "")
+        elif name.startswith("pairs_"):
+            shown[name.replace("_", " ")] = f"{value:,}"
+        elif name.endswith("_seconds"):
+            shown[name.removesuffix("_seconds").replace("_", " ") + " time"] = f"{value:.0f} s"
     if "compute_vs_full" in cost:
         shown["compute of full-data pretraining"] = f"{cost['compute_vs_full']:.1%}"
+    if "curation_epoch_vs_reference" in cost:
+        shown["curation epoch, of one that trains on all"] = f"{cost['curation_epoch_vs_reference']:.1%}"
     return shown

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dataset_files import MemoryDataset
 from s3_server import S3Server
+from small_runs import PAIRS, small
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -63,6 +64,27 @@ def ray_cluster(s3: str) -> Iterator[None]:
     start_local(Runtime(workers=2, cpus=2))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
+    """Of synthetic pairs, which lie beside it in `source`."""
+    from chexray.jobs.ingest import ingest
+
+    folder = tmp_path_factory.mktemp("small")
+    out = str(folder / "corpus")
+    ingest(small(), "synthetic", str(folder / "source"), out, {"count": PAIRS, "size": 96})
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_corpus: str) -> str:
+    """Trained on the whole train split by one worker."""
+    from chexray.jobs.pretrain import pretrain
+
+    out = str(Path(small_corpus).parent / "one-worker")
+    pretrain(small(), small_corpus, out)
+    return out
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -17,6 +17,7 @@ import pytest
 import sklearn.metrics
 import torch
 from safetensors.torch import load_file
+from small_runs import PAIRS, small
 
 from chexray.jobs.curate import curate
 from chexray.jobs.demo import demo
@@ -26,38 +27,15 @@ from chexray.jobs.merge import merge
 from chexray.jobs.pretrain import pretrain
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
-from chexray.platform.config import Recipe, Runtime, load_recipe
+from chexray.platform.config import Runtime
 from chexray.platform.corpus.inspection import inspect_corpus
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table
+from chexray.platform.corpus.uids import read_uids
 from chexray.platform.errors import ChexrayError, UsageError
-from chexray.platform.model.checkpoint import load_checkpoint, read_uids
+from chexray.platform.model.checkpoint import load_checkpoint
 from chexray.platform.model.preprocess import model_pixels, normalise
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-PAIRS = 320
-SMALL = [
-    "model.embed_dim=32",
-    "model.vision.timm_model=test_convnext",
-    "model.vision.image_size=64",
-    "model.text.width=32",
-    "model.text.layers=1",
-    "model.text.context_length=32",
-    "ingest.shard_pairs=48",
-    "ingest.test_share=0.25",
-    "train.epochs=5",
-    "train.global_batch=48",
-    "train.shuffle_shards=2",
-    "curate.super_batch=64",
-    "curate.kmeans_sample=128",
-    "curate.warmup_epochs=1",
-    "evaluate.bootstrap=50",
-    "evaluate.min_positives=2",
-]
-
-
-def small(*more: str) -> Recipe:
-    return load_recipe("tiny", [*SMALL, *more])
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +44,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def corpus(folder: Path, ray_cluster: None) -> str:
-    out = str(folder / "corpus")
-    ingest(small(), "synthetic", str(folder / "source"), out, {"count": PAIRS, "size": 96})
-    return out
+def corpus(small_corpus: str) -> str:
+    return small_corpus
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folder: Path, corpus: str) -> str:
-    """Trained on the whole train split by one worker."""
-    out = str(folder / "one-worker")
-    pretrain(small(), corpus, out)
-    return out
+def checkpoint(small_checkpoint: str) -> str:
+    return small_checkpoint
+
+
+@pytest.fixture(scope="module")
+def source(corpus: str) -> str:
+    """The dataset that the corpus was made from."""
+    return str(Path(corpus).parent / "source")
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +87,10 @@ def test_ingest_loses_no_pair_without_a_reason_and_keeps_patients_in_one_split(c
     assert all(len(of_patient) == 1 for of_patient in splits.values())
 
 
-def test_ingest_again_is_a_no_op_and_after_an_interruption_gives_the_same_shards(folder: Path, corpus: str) -> None:
+def test_ingest_again_is_a_no_op_and_after_an_interruption_gives_the_same_shards(source: str, corpus: str) -> None:
     before = {shard.path: read_table(f"{corpus}/{shard.path}") for shard in list_shards(corpus)}
     finished = read_manifest(corpus).finished
-    arguments: tuple[Any, ...] = (small(), "synthetic", str(folder / "source"), corpus, {"count": PAIRS, "size": 96})
+    arguments: tuple[Any, ...] = (small(), "synthetic", source, corpus, {"count": PAIRS, "size": 96})
     assert ingest(*arguments).finished == finished
     (Path(corpus) / "manifest.json").unlink()
     (Path(corpus) / sorted(before)[0]).unlink()
@@ -244,11 +223,11 @@ def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(corpus: str, chec
 
 
 def test_path_on_s3_gives_what_the_local_path_gives(
-    folder: Path, corpus: str, checkpoint: str, subset: str, scores: str, s3: str
+    source: str, corpus: str, checkpoint: str, subset: str, scores: str, s3: str
 ) -> None:
     """Patients' ids are salted anew in every corpus, so intervals are drawn anew too: values are compared."""
     root, recipe = f"{s3}/path", small("curate.keep=0.3")
-    ingest(recipe, "synthetic", str(folder / "source"), f"{root}/corpus", {"count": PAIRS, "size": 96})
+    ingest(recipe, "synthetic", source, f"{root}/corpus", {"count": PAIRS, "size": 96})
     columns = ["sample_id", "image", "report", "labels", "split"]
     assert read_columns(f"{root}/corpus", columns).equals(read_columns(corpus, columns))
     pretrain(recipe, f"{root}/corpus", f"{root}/model")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from chexray.platform.config import ModelConfig, TextTower, VisionTower
-from chexray.platform.ledger import PairFlops, pair_flops, training_cost
+from chexray.platform.ledger import PairFlops, curation_cost, curation_epoch_share, pair_flops, training_cost
 from chexray.platform.model.encoder import build_model
 
 EMBED, CONTEXT, SIZE = 64, 16, 64
@@ -106,12 +106,22 @@ def test_counting_leaves_the_model_as_it_was(model: Any) -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_training_cost_adds_training_scoring_and_what_came_before() -> None:
+def test_costs_add_training_scoring_and_what_came_before_by_tower() -> None:
     per_pair = PairFlops(score_image=10, score_text=1, train_image=30, train_text=3)
-    cost = training_cost(per_pair, pairs=100, epochs=2, scored=7, before=5)
-    assert (cost["pairs_trained"], cost["pairs_scored"]) == (200, 7)
-    assert (cost["training_flops"], cost["scoring_flops"], cost["curation_flops"]) == (6600, 77, 5)
-    assert cost["total_flops"] == 6600 + 77 + 5
+    scoring = curation_cost(per_pair, pairs=7, device_seconds=1.5)
+    assert (scoring["pairs_scored"], scoring["scoring_flops"], scoring["total_flops"]) == (7, 77, 77)
+    assert scoring["scoring_flops_by_tower"] == {"image": 70, "text": 7}
+    cost = training_cost(per_pair, pairs=100, epochs=2, before=scoring["total_flops"])
+    assert (cost["pairs_trained"], cost["training_flops"], cost["curation_flops"]) == (200, 6600, 77)
+    assert cost["training_flops_by_tower"] == {"image": 6000, "text": 600}
+    assert cost["total_flops"] == 6600 + 77
+    assert curation_cost()["total_flops"] == 0
+
+
+def test_curation_epoch_share_counts_scoring_once_and_training_on_the_kept() -> None:
+    per_pair = PairFlops(score_image=100, score_text=0, train_image=300, train_text=0)
+    # 100 of 300 for looking, 227 of 1,000 pairs trained: 0.3333 + 0.227.
+    assert curation_epoch_share(100 * 1000, per_pair, 227, 1000) == pytest.approx(0.560333, abs=1e-6)
 
 
 def test_cost_of_the_papers_schedule_is_its_published_share() -> None:

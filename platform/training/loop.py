@@ -27,7 +27,11 @@ from chexray.platform.training.schedule import learning_rate
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's share of one global step: images [b, S, S] uint8, b reports, b ids; and everyone's shares."""
+    """This worker's share of one global step: images [b, S, S] uint8, b reports, b ids; and everyone's shares.
+
+    `place`: of the step in the learning rate's schedule, in steps; its number, unless an epoch has another number of
+    steps than was planned.
+    """
 
     step: int
     epoch: int
@@ -35,6 +39,8 @@ class Batch:
     report: Sequence[str]
     sample_id: Sequence[str]
     share_sizes: Sequence[int]
+    last_of_epoch: bool
+    place: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def train_steps(
     clock = time.monotonic()
     engine.train()
     for batch in batches:
-        lr = learning_rate(batch.step, total_steps, config)
+        lr = learning_rate(batch.place, total_steps, config)
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         loss, scale = _step(engine, tokenize, batch, config, device, autocast)

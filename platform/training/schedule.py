@@ -7,7 +7,7 @@ import math
 from chexray.platform.config import TrainConfig
 
 
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
+def learning_rate(step: float, total: int, config: TrainConfig) -> float:
     """Linear warm-up over `warmup_share` of the `total` steps, then a cosine from `lr` to `min_lr`.
 
     The last step (total - 1) has `min_lr`. `total` is known up front and never recomputed, so the curve has no jumps.

@@ -1,0 +1,110 @@
+"""The curator: takes a stream of embedded pairs, super-batch after super-batch, and chooses from each. No Ray here.
+
+n: pairs of a block; N: pairs of the corpus; D: embedding width; E = 2D; K prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from chexray.curation.prototypes import kmeans, pair_features, update_prototypes
+from chexray.curation.selection import Selection, SelectionRule, select, superbatch_budget
+from chexray.platform.config import CurateConfig
+from chexray.platform.corpus.order import EpochSteps
+from chexray.platform.corpus.reading import RowTaker
+
+Block = dict[str, Any]
+"""Arrays of one length, by name: `sample_id`, unit embeddings `image` and `text` [n, D], and whatever rides along."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A super-batch and what became of its pairs, row by row."""
+
+    block: Block
+    selection: Selection
+
+
+@dataclass(frozen=True, eq=False)
+class Curated:
+    """What became of every pair, in the order of the stream; and the prototypes at its end (float32 [K, E])."""
+
+    sample_id: list[str]
+    selection: Selection
+    prototype_KE: torch.Tensor
+
+
+class Curator:
+    """Holds the prototypes, which follow what is kept."""
+
+    def __init__(self, config: CurateConfig, pairs: int) -> None:
+        self.config = config
+        self.cut = EpochSteps(pairs, config.super_batch)
+        self.rule = SelectionRule(
+            config.outlier, config.support, config.mode, config.central_per_cluster, config.central_quota
+        )
+        self.prototype_KE: torch.Tensor | None = None
+        self.seen = 0
+
+    def choose_all(self, blocks: Iterator[Block]) -> Iterator[Chosen]:
+        """Cut the stream into super-batches and choose from each, once the prototypes have started.
+
+        They start from the first `kmeans_sample` pairs, which wait for that: the stream's order is random.
+        """
+        rows = RowTaker(blocks)
+        waiting: list[tuple[Block, torch.Tensor]] = []
+        sample = min(self.config.kmeans_sample, self.cut.pairs)
+        for step in range(self.cut.steps):
+            first, end = self.cut.bounds(step)
+            block = rows.take(end - first)
+            waiting.append((block, block_features(block)))
+            if self.prototype_KE is None:
+                if end < sample:
+                    continue
+                self.start(torch.cat([feature for _, feature in waiting])[:sample])
+            yield from (Chosen(block, self.choose(block, feature_BE)) for block, feature_BE in waiting)
+            waiting = []
+
+    def start(self, feature_NE: torch.Tensor) -> None:
+        """The first prototypes: k-means on the features of a random sample of the corpus."""
+        self.prototype_KE = kmeans(feature_NE, self.config.prototypes, self.config.seed)
+
+    def choose(self, block: Block, feature_BE: torch.Tensor) -> Selection:
+        """Choose from the next super-batch, and let the prototypes follow."""
+        assert self.prototype_KE is not None  # `start` comes first
+        config = self.config
+        size = len(feature_BE)
+        budget = superbatch_budget(config.keep, self.seen, size) if config.mode == "budget" else None
+        selection = select(feature_BE, self.prototype_KE, self.rule, budget, block["sample_id"].tolist())
+        self.seen += size
+        kept_BE = feature_BE[selection.keep_B]
+        self.prototype_KE = update_prototypes(
+            self.prototype_KE, kept_BE, config.momentum, config.sinkhorn_epsilon, config.sinkhorn_iterations
+        )
+        return selection
+
+
+class Record:
+    """Gathers what was chosen, for the end."""
+
+    def __init__(self) -> None:
+        self.sample_id: list[str] = []
+        self.selections: list[Selection] = []
+
+    def add(self, sample_ids: list[str], selection: Selection) -> None:
+        self.sample_id += sample_ids
+        self.selections.append(selection)
+
+    def curated(self, prototype_KE: torch.Tensor) -> Curated:
+        fields = ("cluster_B", "distance_B", "band_B", "keep_B")
+        joined = Selection(*(torch.cat([getattr(s, name).cpu() for s in self.selections]) for name in fields))
+        return Curated(self.sample_id, joined, prototype_KE.cpu())
+
+
+def block_features(block: Block) -> torch.Tensor:
+    """Pair features [n, E] float32 of a block's embeddings."""
+    return pair_features(torch.from_numpy(block["image"]), torch.from_numpy(block["text"]))

@@ -1,0 +1,94 @@
+"""Running Ray Train: the same run, with the same checkpoints, however often it is started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from chexray.jobs.failures import cause_of
+from chexray.jobs.feed import Feed
+from chexray.jobs.train_entry import train_entry
+from chexray.platform import storage
+from chexray.platform.artifacts import Stage
+from chexray.platform.config import Recipe, Runtime
+from chexray.platform.corpus.order import EpochSteps
+from chexray.platform.corpus.shards import require_shards
+from chexray.platform.errors import ChexrayError, UsageError
+
+STATE_FOLDER = "state"
+
+
+def fit(
+    recipe: Recipe,
+    stage: Stage,
+    runtime: Runtime,
+    feed: Feed,
+    total_steps: int,
+    reporter: Any,
+    init: str | None = None,
+    curation: dict[str, Any] | None = None,
+) -> None:
+    """Train the epochs of `feed` that the run's last checkpoint does not have, or the one that `curation` describes.
+
+    Ray Train's checkpoints lie below the artifact, where the same run finds them again.
+    """
+    settings = {
+        "model": recipe.model.model_dump(),
+        "train": recipe.train.model_dump(),
+        "feed": feed,
+        "total_steps": total_steps,
+        "init": init,
+        "out": stage.uri,
+        "reporter": reporter,
+        "curation": curation,
+    }
+    fs, path = storage.arrow_filesystem(stage.path(STATE_FOLDER))
+    resources = {"GPU": 1.0} if runtime.gpu else {"CPU": 1.0}
+    trainer = TorchTrainer(
+        train_entry,
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if runtime.gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=runtime.workers, use_gpu=runtime.gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name="run",
+            storage_path=path,
+            storage_filesystem=fs,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.train.checkpoints_kept),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        cause = cause_of(error)
+        if isinstance(cause, ChexrayError):
+            raise cause from None
+        raise ChexrayError(f"pretraining failed: {type(cause).__name__}: {cause}") from error
+
+
+def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:
+    """The batches of a run over the train split of the corpus at `pairs`; `place`: where it takes over (see `Feed`)."""
+    train = recipe.train
+    return Feed(
+        corpus=pairs,
+        shards=require_shards(pairs, "train"),
+        global_batch=train.global_batch,
+        epochs=train.epochs,
+        seed=train.seed,
+        shuffle_shards=train.shuffle_shards,
+        image_size=recipe.model.vision.image_size,
+        **place,
+    )
+
+
+def require_workers(steps: EpochSteps, workers: int) -> None:
+    """Raise `UsageError` where a step has less than a pair for each worker."""
+    smallest = steps.pairs // steps.steps if steps.steps else 0
+    if smallest < workers:
+        raise UsageError(
+            f"--workers {workers}: a step has only {smallest} pairs; use fewer workers or a larger train.global_batch"
+        )
