@@ -45,7 +45,7 @@ def decoded_pairs(
     A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
     pairs together into as few blocks as it likes.
     """
-    items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in _pieces(w, cuts)]
+    items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in pieces_of(w, cuts)]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
@@ -54,7 +54,7 @@ def decoded_pairs(
     return dataset.map_batches(_WindowReader(corpus, share, image_size), batch_size=1, zero_copy_batch=True)
 
 
-def _pieces(window: Window, cuts: Sequence[int]) -> list[tuple[int, int]]:
+def pieces_of(window: Window, cuts: Sequence[int]) -> list[tuple[int, int]]:
     """First and one-past-last position within the window of each of its pieces."""
     inside = [cut - window.first for cut in cuts if window.first < cut < window.first + window.pairs]
     return list(pairwise([0, *inside, window.pairs]))

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from chexray.curation.plan import CurationPlan
 from chexray.curation.selection import superbatch_budget
 from chexray.platform.config import CurateConfig
+from chexray.platform.corpus.order import Window
+from chexray.platform.streaming import pieces_of
 
 
 def plan_of(pairs: int, keep: float, batch: int, step: int, ahead: int = 2, refresh: int | None = 3) -> CurationPlan:
@@ -79,3 +81,16 @@ def test_step_of_every_kept_pair_is_the_step_whose_bounds_hold_it(plan: Curation
     for step in range(plan.steps.steps):
         first, end = plan.steps.bounds(step)
         assert {plan.step_of(rank) for rank in range(first, end)} <= {step}
+
+
+@given(
+    first=st.integers(0, 500),
+    pairs=st.integers(1, 300),
+    cuts=st.lists(st.integers(0, 900), unique=True).map(sorted),
+)
+def test_pieces_of_a_window_cover_it_once_and_cross_no_cut(first: int, pairs: int, cuts: list[int]) -> None:
+    """A block of two super-batches would wait for weights that need its own first half."""
+    pieces = pieces_of(Window(0, 0, first, (), pairs, None), cuts)
+    assert [row for begin, end in pieces for row in range(begin, end)] == list(range(pairs))
+    for begin, end in pieces:
+        assert not any(first + begin < cut < first + end for cut in cuts)
