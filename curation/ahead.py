@@ -50,6 +50,7 @@ class AheadCurator:
         self.published: dict[int, Any] = {}
         self.changed = threading.Condition()
         self.seconds = 0.0
+        self.arrived = 0
 
     def run(self, stream: Any) -> Outcome:
         """Choose from a Ray Data iterator over scored blocks, to its end."""
@@ -83,10 +84,9 @@ class AheadCurator:
         """The weights after `version` steps; `state` wraps a reference, which Ray would resolve otherwise."""
         with self.changed:
             self.published[version] = state
-            for older in [known for known in self.published if known < version]:
-                # Blocks come in order, but several scorers may still ask for the one before.
-                if len(self.published) > 2:
-                    del self.published[older]
+            # Blocks come in order: nobody asks any more for what is older than the next one's.
+            oldest = self.plan.version(min(self.arrived, self.plan.pairs - 1))
+            self.published = {known: kept for known, kept in self.published.items() if known >= oldest}
             self.changed.notify_all()
 
     def weights(self, version: int) -> list[Any]:
@@ -97,6 +97,7 @@ class AheadCurator:
     def _timed(self, blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:
             self.seconds += float(np.sum(block["seconds"]))
+            self.arrived += len(block["sample_id"])
             yield block
 
 
