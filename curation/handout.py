@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
+from chexray.curation.curator import Block
 from chexray.platform.corpus.order import EpochSteps
-
-Block = dict[str, Any]
 
 
 class Handout:

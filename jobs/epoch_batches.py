@@ -43,12 +43,8 @@ def batches_ahead(curator: Any, plan: CurationPlan, rank: int, world: int) -> It
         )
 
 
-def publish_weights(
-    curator: Any, plan: CurationPlan, engine: Any, zero_stage: int, done_steps: int, rank: int, versions: frozenset[int]
-) -> None:
-    """Hand the weights after `done_steps` steps to the scorers, where one of them will ask for these."""
-    if plan.config.refresh_steps is None or done_steps not in versions:
-        return
+def publish_weights(curator: Any, engine: Any, zero_stage: int, done_steps: int, rank: int) -> None:
+    """Hand the weights after `done_steps` steps to the scorers. Every worker calls it."""
     state = full_state(engine, zero_stage)  # every worker: parts of it may be theirs
     if rank == 0:
         # A copy: on a CPU the state is the training weights themselves.

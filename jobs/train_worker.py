@@ -54,9 +54,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         history.append(asdict(record))
         if rank == 0:
             settings["reporter"].update(record.step + 1, f"loss {record.loss:.3f}")
-        if versions:
-            curator, plan = curation["curator"], curation["plan"]
-            publish_weights(curator, plan, engine, config.zero_stage, record.step + 1, rank, versions)
+        if record.step + 1 in versions:
+            publish_weights(curation["curator"], engine, config.zero_stage, record.step + 1, rank)
         done = record.epoch + 1
         if batch.last_of_epoch and (curation or done % config.checkpoint_epochs == 0 or done == config.epochs):
             _checkpoint(engine, record, world, history)

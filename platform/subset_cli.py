@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from chexray.platform.cli import Address, Json, Out, Overwrite, _report, app
 from chexray.platform.config import Runtime
 from chexray.platform.errors import UsageError
 from chexray.platform.summary import number
+
+if TYPE_CHECKING:
+    from chexray.curation.subset import Operation
 
 subset_app = typer.Typer(help="Carry subsets between projects as files of ids, and combine them.", no_args_is_help=True)
 app.add_typer(subset_app, name="subset")
@@ -61,49 +64,24 @@ def import_(
     _report(out, run(file, corpus, out, max_unknown, Runtime(address=address), overwrite), json_)
 
 
-@subset_app.command("intersect")
-def intersect(
-    subsets: Subsets,
-    out: Out,
-    corpus: Corpus = None,
-    address: Address = None,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Keep what all of the subsets keep."""
-    from chexray.jobs.subset import combine_subsets as run
+def _add_combining(operation: Operation, text: str) -> None:
+    @subset_app.command(operation, help=text)
+    def combine(
+        subsets: Subsets,
+        out: Out,
+        corpus: Corpus = None,
+        address: Address = None,
+        overwrite: Overwrite = False,
+        json_: Json = False,
+    ) -> None:
+        from chexray.jobs.subset import combine_subsets as run
 
-    _report(out, run("intersect", subsets, out, corpus, Runtime(address=address), overwrite), json_)
-
-
-@subset_app.command("union")
-def union(
-    subsets: Subsets,
-    out: Out,
-    corpus: Corpus = None,
-    address: Address = None,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Keep what any of the subsets keeps."""
-    from chexray.jobs.subset import combine_subsets as run
-
-    _report(out, run("union", subsets, out, corpus, Runtime(address=address), overwrite), json_)
+        _report(out, run(operation, subsets, out, corpus, Runtime(address=address), overwrite), json_)
 
 
-@subset_app.command("diff")
-def diff(
-    subsets: Subsets,
-    out: Out,
-    corpus: Corpus = None,
-    address: Address = None,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Keep what the first subset keeps and none of the others does."""
-    from chexray.jobs.subset import combine_subsets as run
-
-    _report(out, run("diff", subsets, out, corpus, Runtime(address=address), overwrite), json_)
+_add_combining("intersect", "Keep what all of the subsets keep.")
+_add_combining("union", "Keep what any of the subsets keeps.")
+_add_combining("diff", "Keep what the first subset keeps and none of the others does.")
 
 
 @subset_app.command("compare")

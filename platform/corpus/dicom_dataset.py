@@ -27,7 +27,7 @@ pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 READ_ERRORS = (
     BytesLengthException,  # 3 bytes of US
     InvalidDicomError,  # no 'DICM' where it must be
-    NotImplementedError,  # a VR that there is not
+    NotImplementedError,  # a VR that there is not: pydicom's own error for it
     OSError,  # the file ends in a sequence
     OverflowError,  # Number of Frames is 'inf'
     RecursionError,  # a thousand sequences in one another

@@ -120,7 +120,7 @@ def _kept_column(uri: str, table: pa.Table) -> list[str | None]:
         table = table.filter(kept)
     try:
         ids: list[str | None] = pc.cast(table["sample_id"], pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:  # bytes that are no text; lists and structs
         raise UsageError(f"{uri}: the column 'sample_id' is {table['sample_id'].type}, not text") from error
     return ids
 
