@@ -16,6 +16,7 @@ import torch
 
 from chexray.curation.baselines import KeepMask, id_array, keep_lowest, seeded_draws, to_grid
 from chexray.curation.prototypes import kmeans, pair_features
+from chexray.curation.sampling import farthest_points
 
 
 def keep_sparse(
@@ -81,7 +82,10 @@ def keep_centers(feature_NE: torch.Tensor, sample_id: Sequence[str], count: int)
     rows = np.argsort(id_array(sample_id))
     keep_N = np.zeros(len(rows), dtype=np.bool_)
     if count > 0:
-        keep_N[rows[_farthest_first(feature_NE[torch.from_numpy(rows).to(feature_NE.device)].double(), count)]] = True
+        sorted_NE = feature_NE[torch.from_numpy(rows).to(feature_NE.device)]
+        mean_1E = to_grid(sorted_NE.double().sum(dim=0, keepdim=True) / len(rows))
+        start = int(_squared_distances(sorted_NE, mean_1E)[:, 0].argmin())
+        keep_N[rows[farthest_points(sorted_NE, count, start).cpu().numpy()]] = True
     return keep_N
 
 
@@ -135,19 +139,3 @@ def _nearest_earlier_distances(feature_ME: torch.Tensor, block: int) -> torch.Te
                 distance_RC.masked_fill_(later_RC, torch.inf)
             torch.minimum(nearest_R, distance_RC.amin(dim=1), out=nearest_R)
     return nearest_M
-
-
-def _farthest_first(feature_NE: torch.Tensor, count: int) -> list[int]:
-    """Rows in the order of their picks; of equals, the first row. `feature_NE`: float64, on the grid."""
-    norm_N = feature_NE.square().sum(dim=1)
-    mean_1E = to_grid(feature_NE.sum(dim=0, keepdim=True) / len(feature_NE))
-    pick = int(_squared_distances(feature_NE, mean_1E)[:, 0].argmin())
-    gap_N, picks = torch.full_like(norm_N, torch.inf), [pick]
-    while len(picks) < count:
-        distance_N = torch.addmv(norm_N + norm_N[pick], feature_NE, feature_NE[pick], alpha=-2)
-        gap_N = torch.minimum(gap_N, distance_N)
-        # Below every distance, so that a pick never comes again, not even among duplicates at 0.
-        gap_N[pick] = -1.0
-        pick = int(gap_N.argmax())
-        picks.append(pick)
-    return picks

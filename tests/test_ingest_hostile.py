@@ -101,7 +101,7 @@ def test_hostile_images_that_are_kept_are_what_other_libraries_decode(
         try:
             expected = _decoded_elsewhere((root / source).read_bytes()).astype(int)
         except (ValueError, AttributeError, NotImplementedError):
-            # pydicom asks more of a header than the pixels need; NotImplementedError: of a transfer syntax it cannot name
+            # pydicom asks more of a header than pixels need; NotImplementedError is its word for unknown syntaxes
             refused.append(source)
             expected = decode_image(sound_files()[source.rsplit("-", 1)[-1]]).astype(int)
         assert pixels.shape == expected.shape, source
