@@ -19,7 +19,7 @@ import torch.distributed as dist
 from chexray.curation.curator import Block, Curator, Record, block_features
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.errors import ChexrayError
-from chexray.platform.training.loop import Batch
+from chexray.platform.training.batch import Batch
 
 Embed = Callable[[Batch], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 """From a worker's share to unit embeddings of its images and reports, [b, D] each."""

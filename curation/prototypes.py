@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import kmeans_plusplus
 
 
 def pair_features(image_BD: torch.Tensor, text_BD: torch.Tensor) -> torch.Tensor:
@@ -33,6 +32,8 @@ def kmeans(feature_NE: torch.Tensor, clusters: int, seed: int, iterations: int =
         raise ValueError(f"clusters={clusters} must be from 1 to the number of features, {len(feature_NE)}")
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be at least 1")
+    from sklearn.cluster import kmeans_plusplus  # 1.5 s to import, in every process that knows of curation
+
     feature_NE = feature_NE.detach().float()
     if not bool(torch.isfinite(feature_NE).all()):
         raise ValueError("feature_NE holds NaN or infinite values; all must be finite")

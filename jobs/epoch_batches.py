@@ -18,8 +18,8 @@ from chexray.jobs.feed import Feed
 from chexray.platform import storage
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.model.encoder import Tokenizer, encode
+from chexray.platform.training.batch import Batch
 from chexray.platform.training.engine import full_state
-from chexray.platform.training.loop import Batch
 
 
 def batches_ahead(curator: Any, plan: CurationPlan, rank: int, world: int) -> Iterator[Batch]:

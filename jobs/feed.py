@@ -14,7 +14,7 @@ from chexray.platform.corpus.order import EpochSteps, epoch_windows
 from chexray.platform.corpus.reading import RowTaker
 from chexray.platform.corpus.shards import Shard
 from chexray.platform.streaming import Share, decoded_pairs
-from chexray.platform.training.loop import Batch
+from chexray.platform.training.batch import Batch
 
 PREFETCH_BLOCKS = 2
 

@@ -22,8 +22,9 @@ from chexray.platform.config import ModelConfig, TrainConfig
 from chexray.platform.errors import ChexrayError
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, build_tokenizer
+from chexray.platform.training.batch import Batch
 from chexray.platform.training.engine import full_state, load_state, save_state, start_engine
-from chexray.platform.training.loop import Batch, StepRecord, train_steps
+from chexray.platform.training.loop import StepRecord, train_steps
 
 HISTORY_FILE = "history.jsonl"
 WORLD_FILE = "world_size.txt"

@@ -17,7 +17,7 @@ from chexray.curation.inline import InlineCurator
 from chexray.platform.config import CurateConfig
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.errors import ChexrayError
-from chexray.platform.training.loop import Batch
+from chexray.platform.training.batch import Batch
 
 PAIRS = 210
 STEPS = EpochSteps(PAIRS, 70)

@@ -6,13 +6,12 @@ b: this worker's pairs of a step; S: image size in pixels; L: tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
@@ -22,25 +21,8 @@ from chexray.platform.model.contrastive import global_info_nce
 from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.training.augment import augment
+from chexray.platform.training.batch import Batch
 from chexray.platform.training.schedule import learning_rate
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This worker's share of one global step: images [b, S, S] uint8, b reports, b ids; and everyone's shares.
-
-    `place`: of the step in the learning rate's schedule, in steps; its number, unless an epoch has another number of
-    steps than was planned.
-    """
-
-    step: int
-    epoch: int
-    image: npt.NDArray[np.uint8]
-    report: Sequence[str]
-    sample_id: Sequence[str]
-    share_sizes: Sequence[int]
-    last_of_epoch: bool
-    place: float
 
 
 @dataclass(frozen=True)
