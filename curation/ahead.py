@@ -63,11 +63,11 @@ class AheadCurator:
 
     def consume(self, blocks: Iterator[Block]) -> Outcome:
         writer = FeatureWriter(self.features, self.plan.pairs)
-        curator, record = Curator(self.plan.config, self.plan.pairs), Record()
+        curator, record = Curator(self.plan.config, self.plan.pairs), Record(self.plan.pairs)
         versions: list[np.ndarray[Any, Any]] = []
         for chosen in curator.choose_all(writer.take(block) for block in self._timed(blocks)):
             keep_B = chosen.selection.keep_B.numpy()
-            record.add(chosen.block["sample_id"].tolist(), chosen.selection)
+            record.add(chosen)
             versions.append(chosen.block["version"][keep_B])
             self.handout.put({name: chosen.block[name][keep_B] for name in _PASSED_ON})
         writer.finish(None)  # the temperature of a scorer that changes

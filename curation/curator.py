@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from chexray.curation.prototypes import kmeans, pair_features, update_prototypes
-from chexray.curation.selection import Selection, SelectionRule, select, superbatch_budget
+from chexray.curation.selection import HASH_DIGITS, Selection, SelectionRule, select, superbatch_budget
 from chexray.platform.config import CurateConfig
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.corpus.reading import RowTaker
+
+ID_BYTES = f"S{HASH_DIGITS}"
+"""How numpy holds sample ids."""
 
 Block = dict[str, Any]
 """Arrays of one length, by name: `sample_id`, unit embeddings `image` and `text` [n, D], and whatever rides along."""
@@ -89,20 +93,38 @@ class Curator:
 
 
 class Record:
-    """Gathers what was chosen, for the end."""
+    """Gathers what was chosen, for the end, in arrays as long as the corpus.
 
-    def __init__(self) -> None:
-        self.sample_id: list[str] = []
-        self.selections: list[Selection] = []
+    Many small pieces would leave holes in memory, between large blocks that come and go, where nothing fits any more.
+    """
 
-    def add(self, sample_ids: list[str], selection: Selection) -> None:
-        self.sample_id += sample_ids
-        self.selections.append(selection)
+    def __init__(self, pairs: int) -> None:
+        self._done = 0
+        self._id_N = np.zeros(pairs, ID_BYTES)
+        self._selection = Selection(
+            torch.zeros(pairs, dtype=torch.int64),
+            torch.zeros(pairs, dtype=torch.float32),
+            torch.zeros(pairs, dtype=torch.int8),
+            torch.zeros(pairs, dtype=torch.bool),
+        )
+
+    def add(self, chosen: Chosen) -> int:
+        """Returns the number of pairs so far."""
+        rows = slice(self._done, self._done + len(chosen.block["sample_id"]))
+        self._id_N[rows] = chosen.block["sample_id"].astype(ID_BYTES)
+        for name, values in vars(self._selection).items():
+            values[rows] = getattr(chosen.selection, name)
+        self._done = rows.stop
+        return self._done
+
+    @property
+    def sample_id(self) -> list[str]:
+        ids: list[str] = self._id_N[: self._done].astype(str).tolist()
+        return ids
 
     def curated(self, prototype_KE: torch.Tensor) -> Curated:
-        fields = ("cluster_B", "distance_B", "band_B", "keep_B")
-        joined = Selection(*(torch.cat([getattr(s, name).cpu() for s in self.selections]) for name in fields))
-        return Curated(self.sample_id, joined, prototype_KE.cpu())
+        selection = Selection(**{name: values[: self._done] for name, values in vars(self._selection).items()})
+        return Curated(self.sample_id, selection, prototype_KE.cpu())
 
 
 def block_features(block: Block) -> torch.Tensor:

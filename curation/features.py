@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from chexray.curation.curator import Block
+from chexray.curation.curator import ID_BYTES, Block
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
 
@@ -70,7 +70,7 @@ class FeatureWriter:
         self._uri, self._pairs = uri, pairs
         self._folder = tempfile.TemporaryDirectory(prefix="chexray-")
         self._file: Any = None  # a memory map
-        self._ids = np.zeros(pairs, "S32")
+        self._ids = np.zeros(pairs, ID_BYTES)
         self._done = 0
 
     def take(self, block: Block) -> Block:
@@ -81,7 +81,7 @@ class FeatureWriter:
             path = Path(self._folder.name, "embeddings.npy")
             self._file = np.lib.format.open_memmap(path, "w+", np.float16, shape)
         self._file[rows, 0], self._file[rows, 1] = block["image"], block["text"]
-        self._ids[rows] = block["sample_id"].astype("S32")
+        self._ids[rows] = block["sample_id"].astype(ID_BYTES)
         self._done = rows.stop
         return block
 

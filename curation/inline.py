@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from chexray.curation.curator import Block, Curator, Record, block_features
+from chexray.curation.curator import Block, Chosen, Curator, Record, block_features
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.errors import ChexrayError
 from chexray.platform.training.batch import Batch
@@ -32,7 +32,7 @@ class InlineCurator:
     def __init__(self, curator: Curator, embed: Embed, rank: int, world: int) -> None:
         self.curator, self.embed = curator, embed
         self.rank, self.world = rank, world
-        self.record = Record()
+        self.record = Record(curator.cut.pairs)
 
     def start(self, batches: Iterable[Batch]) -> None:
         """Start the prototypes from these batches, a random sample of the corpus."""
@@ -47,7 +47,7 @@ class InlineCurator:
             kept: list[Any] = [None]
             if self.rank == 0:
                 selection = self.curator.choose(block, block_features(block))
-                self.record.add(block["sample_id"].tolist(), selection)
+                self.record.add(Chosen(block, selection))
                 on_scored(block)
                 kept = [selection.keep_B.numpy()]
             if self.world > 1:

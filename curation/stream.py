@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import ray.data
 
 from chexray.curation.curator import Block, Curated, Curator, Record
 from chexray.curation.features import FeatureWriter, open_features
@@ -54,11 +55,21 @@ def score_stream(scoring: Scoring, config: CurateConfig, runtime: Runtime, repor
     scorer, size, batch = scoring.scorer, scoring.image_size, scoring.batch
     features = encoded_pairs(scorer, scoring.corpus, windows, size, batch, runtime, config.precision, half=True)
     pairs = sum(shard.pairs for shard in scoring.shards)
+    return take_features(features, pairs, scoring.features, scoring.logit_scale, config, reporter)
+
+
+def take_features(
+    features: ray.data.Dataset, pairs: int, uri: str, logit_scale: float, config: CurateConfig, reporter: Any
+) -> Scored:
+    """The same for a stream of `pairs` features that someone else scores.
+
+    Its blocks: `sample_id` [n], `image` and `text` unit rows [n, D] in float16 or float32, `seconds` [n].
+    """
     require_pairs(config, pairs)
     actor = _ScoredStreamActor.remote(config, pairs)
     (stream,) = features.streaming_split(1)
     try:
-        result: Scored = ray.get(actor.run.remote(stream, scoring, reporter))
+        result: Scored = ray.get(actor.run.remote(stream, uri, logit_scale, reporter))
     finally:
         ray.kill(actor)
     return result
@@ -84,16 +95,16 @@ class _ScoredStream:
         self.config, self.pairs = config, pairs
         self.seconds = 0.0
 
-    def run(self, stream: Any, scoring: Scoring, reporter: Any) -> Scored:
+    def run(self, stream: Any, uri: str, logit_scale: float, reporter: Any) -> Scored:
         """Consume a Ray Data iterator over blocks of `sample_id`, `image`, `text`, `seconds`."""
-        writer = FeatureWriter(scoring.features, self.pairs)
+        writer = FeatureWriter(uri, self.pairs)
         blocks = (writer.take(block) for block in self._timed(stream))
         curated = None
         if self.config.selector == "prototype":
             curated = curate_blocks(blocks, self.config, self.pairs, reporter)
         else:
             _drain(blocks, reporter)
-        writer.finish(scoring.logit_scale)
+        writer.finish(logit_scale)
         return Scored(curated, self.seconds)
 
     def _timed(self, stream: Any) -> Iterator[Block]:
@@ -107,11 +118,11 @@ _ScoredStreamActor = ray.remote(num_cpus=0)(_ScoredStream)
 
 def curate_blocks(blocks: Iterator[Block], config: CurateConfig, pairs: int, reporter: Any = None) -> Curated:
     """Choose from a stream to its end."""
-    curator, record = Curator(config, pairs), Record()
+    curator, record = Curator(config, pairs), Record(pairs)
     for chosen in curator.choose_all(blocks):
-        record.add(chosen.block["sample_id"].tolist(), chosen.selection)
+        done = record.add(chosen)
         if reporter is not None:
-            reporter.update(len(record.sample_id))
+            reporter.update(done)
     assert curator.prototype_KE is not None  # the last super-batch ends at or after the sample
     return record.curated(curator.prototype_KE)
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import fsspec
 import pyarrow.fs as pafs
@@ -28,6 +28,7 @@ import pyarrow.fs as pafs
 from chexray.platform.errors import UsageError
 
 S3_TRIES = 13
+_COPY_BYTES = 16 * 2**20
 _WARN_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
@@ -166,12 +167,18 @@ def write_bytes(uri: str, data: bytes) -> None:
     if is_remote(uri):
         fs.pipe_file(path, data)
         return
-    target = Path(path)
+    with _replaced(Path(path)) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[BinaryIO]:
+    """A file beside `target` to write to, which takes its place at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(target)
@@ -258,7 +265,7 @@ def upload_tree(folder: Path, uri: str) -> None:
     """Copy the files of a local folder below `uri`, each atomically."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            write_bytes(join(uri, file.relative_to(folder).as_posix()), file.read_bytes())
+            _upload_file(file, join(uri, file.relative_to(folder).as_posix()))
 
 
 @contextmanager
@@ -276,9 +283,24 @@ def local_copy(uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[Path]:
             for relative in list_files(uri, suffixes):
                 target = root / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(read_bytes(join(uri, relative)))
+                _download_file(join(uri, relative), target)
             yield root
         else:
             target = root / uri.rsplit("/", 1)[-1]
-            target.write_bytes(read_bytes(uri))
+            _download_file(uri, target)
             yield target
+
+
+def _upload_file(file: Path, uri: str) -> None:
+    """As `write_bytes`, of a file that may not fit in memory."""
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        fs.put_file(str(file), path)
+        return
+    with file.open("rb") as content, _replaced(Path(path)) as stream:
+        shutil.copyfileobj(content, stream, _COPY_BYTES)
+
+
+def _download_file(uri: str, target: Path) -> None:
+    fs, path = filesystem(uri)
+    fs.get_file(path, str(target))

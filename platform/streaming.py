@@ -27,6 +27,9 @@ from chexray.platform.corpus.reading import read_window
 if TYPE_CHECKING:
     from chexray.platform.model.scoring import Precision, Scorer
 
+BLOCK_BYTES = 32 * 2**20
+"""A quarter of Ray's own: a consumer holds several blocks at a time, and gets its first one sooner."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -46,12 +49,20 @@ def decoded_pairs(
     pairs together into as few blocks as it likes.
     """
     items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in pieces_of(w, cuts)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    dataset.context.execution_options.preserve_order = True
-    dataset.context.enable_progress_bars = False
-    # A consumer may pause for long (a slow step, a checkpoint): that is no failure of the stream.
-    dataset.context.execution_no_progress_timeout_s = -1
+    dataset = ordered_tasks(items)
     return dataset.map_batches(_WindowReader(corpus, share, image_size), batch_size=1, zero_copy_batch=True)
+
+
+def ordered_tasks(items: Sequence[dict[str, Any]]) -> ray.data.Dataset:
+    """A stream that starts with one task an item, and keeps their order to its end."""
+    dataset = ray.data.from_items(list(items), override_num_blocks=len(items))
+    context = dataset.context
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    # A consumer may pause for long (a slow step, a checkpoint): that is no failure of the stream.
+    context.execution_no_progress_timeout_s = -1
+    context.target_max_block_size = BLOCK_BYTES
+    return dataset
 
 
 def pieces_of(window: Window, cuts: Sequence[int]) -> list[tuple[int, int]]:

@@ -6,10 +6,12 @@ import json
 import os
 import resource
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -210,6 +212,20 @@ def test_local_copy_of_a_local_folder_is_the_folder_itself(tmp_path: Path) -> No
     with storage.local_copy(str(tmp_path)) as folder:
         assert folder == tmp_path
     assert (tmp_path / "b.json").exists()
+
+
+def test_large_files_are_copied_piece_by_piece(place: str, tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(80_000_000)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "large.npy").write_bytes(content)
+    tracemalloc.start()
+    storage.upload_tree(tmp_path / "features", place)
+    with storage.local_copy(storage.join(place, "large.npy")) as copy:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert copy.read_bytes() == content
+    if not storage.is_remote(place):  # S3 clients send several large parts at a time, however large the file is
+        assert peak < len(content)
 
 
 def test_upload_tree_copies_every_file(place: str, tmp_path: Path) -> None:

@@ -41,20 +41,32 @@ class RowTaker:
 
     def __init__(self, blocks: Iterator[dict[str, Any]]) -> None:
         self._blocks = blocks
-        self._held: list[dict[str, Any]] = []
+        self._held: dict[str, Any] | None = None
+        self._next = 0
+        """The first row of the held block that nobody has taken."""
 
     def take(self, count: int) -> dict[str, Any]:
-        """The next `count` rows. Raises `RuntimeError` where the stream ends before them."""
-        held = sum(_rows(block) for block in self._held)
-        while held < count or not self._held:
-            block = next(self._blocks, None)
-            if block is None:
-                raise RuntimeError(f"the stream ended {count - held} pairs too early")
-            self._held.append(block)
-            held += _rows(block)
-        joined = {name: np.concatenate([block[name] for block in self._held]) for name in self._held[0]}
-        self._held = [{name: values[count:] for name, values in joined.items()}]
-        return {name: values[:count] for name, values in joined.items()}
+        """The next `count` rows; what lies in one block is not copied.
+
+        Raises `RuntimeError` where the stream ends before them.
+        """
+        pieces: list[dict[str, Any]] = []
+        while count > 0 or not pieces:
+            if self._held is None or (count > 0 and self._next == _rows(self._held)):
+                self._held, self._next = self._another(count), 0
+            end = min(self._next + count, _rows(self._held))
+            pieces.append({name: values[self._next : end] for name, values in self._held.items()})
+            count -= end - self._next
+            self._next = end
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _another(self, missing: int) -> dict[str, Any]:
+        block = next(self._blocks, None)
+        if block is None:
+            raise RuntimeError(f"the stream ended {missing} pairs too early")
+        return block
 
 
 def _rows(block: dict[str, Any]) -> int:
