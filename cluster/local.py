@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import joblib
 import ray
 from ray.data import DataContext
 
@@ -55,7 +56,7 @@ def require_resources(runtime: Runtime) -> None:
 
 
 def start_local(runtime: Runtime) -> None:
-    cores = runtime.cpus or os.cpu_count() or 1
+    cores = runtime.cpus or joblib.cpu_count()
     ray.init(
         address="local",
         num_cpus=max(cores, runtime.workers + SPARE_CPUS),

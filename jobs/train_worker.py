@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import joblib
 import ray.train
 import ray.train.torch
 import torch
@@ -42,7 +42,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(max(1, joblib.cpu_count() // context.get_local_world_size()))
     engine = start_engine(_model(model_config, config, settings["init"]).to(device), config, world, device)
     history: list[dict[str, Any]] = []
     first_epoch = _resume(engine, world, history)

@@ -9,13 +9,13 @@ n: pairs of a block; S: image size in pixels; D: embedding width.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import ray.data
 import torch
@@ -104,7 +104,7 @@ def start_scorer(checkpoint: str, image_size: int | None, precision: Precision, 
     from chexray.platform.model.scoring import Scorer
 
     if not gpu:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
+        torch.set_num_threads(max(1, joblib.cpu_count() // sharing))
     return Scorer(load_checkpoint(checkpoint), "cuda" if gpu else "cpu", image_size, precision)
 
 

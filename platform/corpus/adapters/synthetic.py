@@ -7,11 +7,12 @@ patients.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
+
+import joblib
 
 from chexray.platform import storage
 from chexray.platform.corpus.adapters.folder import FolderAdapter
@@ -67,5 +68,5 @@ class SyntheticAdapter:
         storage.remove_tree(self.root)
         root.mkdir(parents=True)
         file.write_text("{}")
-        write_dataset(root, config, workers=os.cpu_count() or 1)
+        write_dataset(root, config, workers=joblib.cpu_count())
         file.write_text(settings)
