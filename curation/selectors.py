@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 
 from chexray.curation.baselines import KeepMask, keep_learnable, keep_random, keep_similar, keep_stratified
 from chexray.curation.neighbours import grid_features, keep_centers, keep_dissimilar, keep_sparse
+from chexray.curation.terms import keep_terms
 
-Need = Literal["features", "stratum", "losses"]
+Need = Literal["features", "stratum", "losses", "reports"]
 
 _UNIT_TOLERANCE = 1e-2
 """Of a row's length: rounding a unit row to float16 moved it by up to 3.3e-4, to bfloat16 by up to 2.9e-3."""
@@ -38,6 +40,8 @@ class Candidates:
     learner_loss_N: torch.Tensor | None = None
     """For `learnability`: see `chexray.curation.baselines.pair_losses`."""
     reference_loss_N: torch.Tensor | None = None
+    report_N: Sequence[str] | None = None
+    """For `term_coverage`: the text of each pair's report."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class SelectorSettings:
 
     `neighbours`: k of `density`. `clusters`: of `semdedup`, found on `kmeans_sample` random pairs. `block`: rows
     handled at once; bounds memory (a block of distances takes 8 * block ** 2 bytes) and does not change the result.
+    `term_reports`: words that fewer reports use are no terms of `term_coverage`.
     """
 
     seed: int = 0
@@ -53,11 +58,12 @@ class SelectorSettings:
     clusters: int = 64
     kmeans_sample: int = 4096
     block: int = 2048
+    term_reports: int = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} must be from 0 to 2**32 - 1")
-        for name in ("neighbours", "clusters", "kmeans_sample", "block"):
+        for name in ("neighbours", "clusters", "kmeans_sample", "block", "term_reports"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.kmeans_sample < self.clusters:
@@ -147,6 +153,11 @@ def _learnability(candidates: Candidates, count: int, _: SelectorSettings) -> Ke
     return keep_learnable(candidates.learner_loss_N, candidates.reference_loss_N, candidates.sample_id, count)
 
 
+def _term_coverage(candidates: Candidates, count: int, settings: SelectorSettings) -> KeepMask:
+    assert candidates.report_N is not None
+    return keep_terms(candidates.report_N, candidates.sample_id, count, settings.seed, settings.term_reports)
+
+
 SELECTORS: dict[str, NamedSelector] = {
     "full": NamedSelector(_full, None, "every pair"),
     "random": NamedSelector(_random, None, "a seeded random draw"),
@@ -165,6 +176,9 @@ SELECTORS: dict[str, NamedSelector] = {
     ),
     "learnability": NamedSelector(
         _learnability, "losses", "learner loss less reference loss (Evans et al. 2024; Mindermann et al. 2022)"
+    ),
+    "term_coverage": NamedSelector(
+        _term_coverage, "reports", "reports that cover the corpus' terms evenly (Wei et al. 2014)"
     ),
 }
 
@@ -190,14 +204,15 @@ def _check_features(name: str, candidates: Candidates) -> None:
         _refuse(field, "must have unit rows", (length_N - 1).abs() > _UNIT_TOLERANCE, candidates.sample_id)
 
 
-def _check_stratum(name: str, candidates: Candidates) -> None:
-    stratum_N, pairs = candidates.stratum_N, len(candidates.sample_id)
-    if stratum_N is None:
-        raise ValueError(f"stratum_N must be given for the selector {name}")
-    if len(stratum_N) != pairs:
-        raise ValueError(f"stratum_N has {len(stratum_N)} names; there must be one for each of {pairs} sample ids")
-    unnamed_N = torch.tensor([not isinstance(stratum, str) for stratum in stratum_N], dtype=torch.bool)
-    _refuse("stratum_N", "must be strings", unnamed_N, candidates.sample_id)
+def _check_texts(field: str, name: str, candidates: Candidates) -> None:
+    text_N: Sequence[str] | None = getattr(candidates, field)
+    pairs = len(candidates.sample_id)
+    if text_N is None:
+        raise ValueError(f"{field} must be given for the selector {name}")
+    if len(text_N) != pairs:
+        raise ValueError(f"{field} has {len(text_N)} entries; there must be one for each of {pairs} sample ids")
+    missing_N = torch.tensor([not isinstance(text, str) for text in text_N], dtype=torch.bool)
+    _refuse(field, "must be strings", missing_N, candidates.sample_id)
 
 
 def _check_losses(name: str, candidates: Candidates) -> None:
@@ -213,8 +228,9 @@ def _check_losses(name: str, candidates: Candidates) -> None:
 
 _CHECKS: dict[Need, Callable[[str, Candidates], None]] = {
     "features": _check_features,
-    "stratum": _check_stratum,
+    "stratum": partial(_check_texts, "stratum_N"),
     "losses": _check_losses,
+    "reports": partial(_check_texts, "report_N"),
 }
 
 

@@ -17,6 +17,7 @@ from chexray.curation.features import Features, open_features
 from chexray.curation.selection import superbatch_budget
 from chexray.curation.selectors import SELECTORS, Candidates, SelectorSettings, select_whole
 from chexray.platform.config import CurateConfig
+from chexray.platform.corpus.shards import read_columns
 from chexray.platform.errors import UsageError
 
 Keep = npt.NDArray[np.bool_]
@@ -27,16 +28,23 @@ def needs_features(config: CurateConfig) -> bool:
     return config.selector == "prototype" or SELECTORS[config.selector].needs in ("features", "losses")
 
 
-def choose_by_labels(pairs: pa.Table, config: CurateConfig) -> Keep:
-    """bool [N]: the choice of a selector that needs no features, from columns `sample_id`, `dataset`, `labels`."""
+def choose_unscored(pairs: pa.Table, config: CurateConfig, corpus: str) -> Keep:
+    """bool [N]: the choice of a selector that needs no features, for the train split of the corpus at a URI.
+
+    `pairs`: its columns `sample_id`, `dataset`, `labels`; reports are read where the selector asks for them.
+    """
     ids = pairs["sample_id"].to_pylist()
-    stratum_N = None
-    if SELECTORS[config.selector].needs == "stratum":
+    stratum_N = report_N = None
+    needs = SELECTORS[config.selector].needs
+    if needs == "reports":
+        report_N = read_columns(corpus, ["report"], "train")["report"].to_pylist()
+    if needs == "stratum":
         if config.strata == "dataset":
             stratum_N = pairs["dataset"].to_pylist()
         else:
             stratum_N = rarest_finding([dict(labels or []) for labels in pairs["labels"].to_pylist()])
-    return select_whole(config.selector, Candidates(ids, stratum_N=stratum_N), _count(config, len(ids)), _of(config))
+    candidates = Candidates(ids, stratum_N=stratum_N, report_N=report_N)
+    return select_whole(config.selector, candidates, _count(config, len(ids)), _of(config))
 
 
 def choose_by_features(features: str, reference: str | None, config: CurateConfig) -> Mapping[str, Any]:
@@ -75,4 +83,5 @@ def _of(config: CurateConfig) -> SelectorSettings:
         neighbours=config.neighbours,
         clusters=config.clusters,
         kmeans_sample=max(config.kmeans_sample, config.clusters),
+        term_reports=config.term_reports,
     )

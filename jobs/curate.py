@@ -14,7 +14,7 @@ from chexray.cluster.local import ray_session
 from chexray.curation.features import FEATURES_FOLDER, has_features
 from chexray.curation.stream import Scoring, choose_again, score_stream
 from chexray.curation.subset import chosen_table, subset_table
-from chexray.curation.whole import choose_by_features, choose_by_labels, needs_features
+from chexray.curation.whole import choose_by_features, choose_unscored, needs_features
 from chexray.jobs.progress import bar
 from chexray.jobs.warmup import scorer_of
 from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
@@ -60,7 +60,7 @@ def curate(
     pairs = read_columns(corpus, AUDITED, "train")
     with ray_session(runtime):
         if not needs_features(config):
-            table = subset_table(pairs, kept=choose_by_labels(pairs, config))
+            table = subset_table(pairs, kept=choose_unscored(pairs, config, corpus))
             require_kept(table, config)
             return write_subset(stage, corpus, shards, pairs, table, curation_cost(), config=config)
         used = storage.join(storage.resolve(features), FEATURES_FOLDER) if features else stage.path(FEATURES_FOLDER)

@@ -124,7 +124,7 @@ def curate(
     out: Out,
     keep: Keep = None,
     selector: Annotated[
-        str | None, typer.Option(help="prototype, random, stratified, similarity, density, semdedup, k_center, ...")
+        str | None, typer.Option(help="prototype, random, term_coverage, stratified, similarity, density, ...")
     ] = None,
     scorer: Scorer = None,
     features: Annotated[

@@ -124,6 +124,7 @@ SelectorName = Literal[
     "semdedup",
     "k_center",
     "learnability",
+    "term_coverage",
 ]
 """`prototype` takes super-batches as they stream by; the others look at the whole corpus at once."""
 
@@ -155,6 +156,7 @@ class CurateConfig(_Settings):
     strata: Literal["finding", "dataset"] = Field("finding", description="of selector 'stratified'")
     neighbours: Positive = Field(10, description="of selector 'density'")
     clusters: Positive = Field(64, description="of selector 'semdedup'")
+    term_reports: Positive = Field(2, description="of selector 'term_coverage': reports that use a word, to count it")
     stability_seeds: int = Field(0, ge=0, le=20, description="selections under other seeds that the audit compares")
     examples: int = Field(4, ge=0, le=50, description="pairs of each band that the audit's page shows")
     warmup_fraction: float = Field(0.1, gt=0, le=1, description="random share that trains a scorer from nothing")

@@ -44,7 +44,9 @@ def candidates(pairs: int, seed: int, width: int = 5, tied: bool = False) -> Can
         text_ND = torch.tensor(signed_axes(pairs, 3, seed + 1)).float().reshape(pairs, 3)
         losses = [loss_N.mul(4).round().div(4) for loss_N in losses]
     strata = [random.Random(f"{seed}-{row}").choice("abcd") for row in range(pairs)]
-    return Candidates(ids(pairs, seed), image_ND, text_ND, strata, *losses)
+    words = [random.Random(f"{seed}-words-{row}") for row in range(pairs)]
+    reports = [" ".join(word.choices(["clear", "lungs", "hernia", "nodule"], k=word.randrange(4))) for word in words]
+    return Candidates(ids(pairs, seed), image_ND, text_ND, strata, *losses, reports)
 
 
 def reorder(given: Candidates, rows: list[int]) -> Candidates:

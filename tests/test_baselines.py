@@ -79,6 +79,7 @@ def test_select_whole_nothing_and_everything_are_counts_too(name: str) -> None:
 def test_selectors_each_have_a_description_and_known_needs() -> None:
     assert list(SELECTORS) == [
         "full", "random", "stratified", "similarity", "density", "semdedup", "k_center", "learnability",
+        "term_coverage",
     ]  # fmt: skip
     needs = {name: selector.needs for name, selector in SELECTORS.items()}
     assert [name for name, need in needs.items() if need == "features"] == list(FEATURE_SELECTORS)
@@ -328,7 +329,13 @@ def test_select_whole_count_out_of_range_is_refused(count: int) -> None:
         ("learnability", {"reference_loss_N": None}, "reference_loss_N must be given"),
         ("k_center", {"text_ND": torch.ones(3, 6)}, r"text_ND \(3, 6\) must be equal, \[N, D\], .* 3 sample ids"),
         ("k_center", {"image_ND": torch.ones(2, 5), "text_ND": torch.ones(2, 5)}, "a row for each of 3 sample ids"),
-        ("stratified", {"stratum_N": ["a"]}, "stratum_N has 1 names; there must be one for each of 3 sample ids"),
+        ("stratified", {"stratum_N": ["a"]}, "stratum_N has 1 entries; there must be one for each of 3 sample ids"),
+        ("term_coverage", {"report_N": None}, "report_N must be given for the selector term_coverage"),
+        (
+            "term_coverage",
+            {"report_N": ["a", "b"]},
+            "report_N has 2 entries; there must be one for each of 3",
+        ),
         ("stratified", {"stratum_N": ["a", None, "b"]}, r"stratum_N must be strings; 1 sample id \(y\) is not so"),
         ("learnability", {"learner_loss_N": torch.ones(3, 1)}, r"learner_loss_N \(3, 1\) must be \[N\]"),
         (

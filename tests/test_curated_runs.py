@@ -137,13 +137,15 @@ def test_paper_run_keeps_fixed_counts_and_two_workers_follow_one(folder: Path, c
     assert [step["pairs"] for step in one] == [step["pairs"] for step in two]
 
 
-@pytest.mark.parametrize("selector", ["prototype", "stratified", "similarity", "density", "semdedup", "k_center"])
+@pytest.mark.parametrize(
+    "selector", ["prototype", "stratified", "term_coverage", "similarity", "density", "semdedup", "k_center"]
+)
 def test_curate_by_features_that_are_there_keeps_the_target(
     folder: Path, corpus: str, subset: str, selector: str
 ) -> None:
     out = str(folder / f"by-{selector}")
     recipe = curated(f"curate.selector={selector}", "curate.clusters=4", "curate.neighbours=3")
-    features = None if selector == "stratified" else subset
+    features = None if selector in ("stratified", "term_coverage") else subset
     manifest = curate(recipe, corpus, out, features=features)
     pairs = manifest.counts["pairs"]
     assert abs(manifest.counts["kept"] - 0.4 * pairs) <= 0.5
