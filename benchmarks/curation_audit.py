@@ -52,14 +52,15 @@ RULES: dict[str, Rule] = {
     "budget": budget("equal", 0.10),
     "proportional": budget("proportional", 0.10),
     "wide support": budget("equal", 0.20),
-    **{name: whole(name) for name in ("random", "similarity", "density", "semdedup", "k_center")},
+    **{name: whole(name) for name in ("random", "similarity", "density", "semdedup", "k_center", "term_coverage")},
 }
 
 
 def main() -> None:
     corpus, subset = sys.argv[1:]
-    rows = read_columns(corpus, ["sample_id", "labels"], "train").to_pylist()
+    rows = read_columns(corpus, ["sample_id", "labels", "report"], "train").to_pylist()
     labels = {row["sample_id"]: {name for name, value in row["labels"] if value == 1} for row in rows}
+    report = {row["sample_id"]: row["report"] for row in rows}
     findings = sorted({name for positive in labels.values() for name in positive})
     with open_features(f"{subset}/{FEATURES_FOLDER}") as found:
         ids, image_ND, text_ND = found.sample_id, found.image_ND.float(), found.text_ND.float()
@@ -72,7 +73,8 @@ def main() -> None:
     for draw in range(DRAWS):
         row_B = np.random.default_rng(draw).permutation(len(ids))[:BATCH]
         prototype_KE = kmeans(feature_NE, CLUSTERS, seed=draw)
-        given = Candidates([ids[row] for row in row_B], image_ND[row_B], text_ND[row_B])
+        drawn = [ids[row] for row in row_B]
+        given = Candidates(drawn, image_ND[row_B], text_ND[row_B], report_N=[report[sample] for sample in drawn])
         count = int(paper(given, prototype_KE, 0, draw).sum())
         for name, rule in RULES.items():
             keep_B = rule(given, prototype_KE, count, draw)
