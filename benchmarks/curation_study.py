@@ -61,7 +61,8 @@ def _run(given: argparse.Namespace, recipe: Recipe, corpus: str, arm: str, seed:
     changes = [f"curate.selector={selector}", f"curate.keep={given.keep}", f"curate.seed={seed}", f"train.seed={seed}"]
     changes += [setting for setting in settings.split(",") if setting]
     chosen = load_recipe(given.recipe, [*given.settings, *changes])
-    folder = given.out / arm.replace(":", "-").replace("=", "-") / f"keep-{given.keep}" / f"seed-{seed}"
+    share = "all" if selector == "full" else f"keep-{given.keep}"
+    folder = given.out / arm.replace(":", "-").replace("=", "-") / share / f"seed-{seed}"
     subset = None
     if selector != "full":
         subset = str(folder / "subset")

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from chexray.curation.baselines import KeepMask, id_array
 
+_WORD = r"\b[^\W\d_]{2,}\b"
+"""No dates, times, measurements or marks of de-identification: those that two reports share would pass for rare terms."""
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -46,7 +49,7 @@ def _terms(report_N: list[str], least: int) -> tuple[Ints, Ints]:
     """Which terms a report uses: those of report n are term[first[n] : first[n + 1]]."""
     from sklearn.feature_extraction.text import CountVectorizer  # takes a second to import
 
-    tokens = CountVectorizer().build_analyzer()
+    tokens = CountVectorizer(token_pattern=_WORD).build_analyzer()
     known: dict[str, int] = {}
     found = [sorted({known.setdefault(word, len(known)) for word in tokens(report)}) for report in report_N]
     first_N = np.concatenate([[0], np.cumsum([len(terms) for terms in found])])
