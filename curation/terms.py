@@ -15,7 +15,7 @@ import numpy.typing as npt
 from chexray.curation.baselines import KeepMask, id_array
 
 _WORD = r"\b[^\W\d_]{2,}\b"
-"""No dates, times, measurements or marks of de-identification: those that two reports share would pass for rare terms."""
+"""No dates, times, measurements or marks of de-identification: what two reports share of them would pass for rare."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
