@@ -20,14 +20,14 @@ SPARE_CPUS = 1
 
 
 @contextmanager
-def ray_session(runtime: Runtime) -> Iterator[None]:
+def ray_session(runtime: Runtime, scorers: int = 0) -> Iterator[None]:
     """Connect to Ray for the time of a job, and disconnect from what was connected to or started here.
 
     Inside a submitted job, or with `runtime.address`, the cluster's own Ray; else a local one that ends with the
-    session. Does nothing where this process is connected already.
+    session. Does nothing where this process is connected already. `scorers`: how many work beside the workers.
     """
     if ray.is_initialized():
-        require_resources(runtime)
+        require_resources(runtime, scorers)
         yield
         return
     quiet()
@@ -40,18 +40,20 @@ def ray_session(runtime: Runtime) -> Iterator[None]:
     else:
         start_local(runtime)
     try:
-        require_resources(runtime)
+        require_resources(runtime, scorers)
         yield
     finally:
         ray.shutdown()
 
 
-def require_resources(runtime: Runtime) -> None:
-    """Raise `UsageError` where Ray does not have what the workers need: it would wait for it without a word."""
-    name, needed = ("GPU", runtime.workers) if runtime.gpu else ("CPU", runtime.workers + SPARE_CPUS)
+def require_resources(runtime: Runtime, scorers: int = 0) -> None:
+    """Raise `UsageError` where Ray lacks what the workers, and scorers beside them, need: it would wait for ever."""
+    # Scorers take a GPU each; on CPUs they share the trainers' cores.
+    name, needed = ("GPU", runtime.workers + scorers) if runtime.gpu else ("CPU", runtime.workers + SPARE_CPUS)
     have = ray.cluster_resources().get(name, 0)
     if have < needed:
-        flags = f"--workers {runtime.workers}" + (" --gpu" if runtime.gpu else "")
+        beside = f" --scorers {scorers}" if runtime.gpu and scorers else ""
+        flags = f"--workers {runtime.workers}{beside}" + (" --gpu" if runtime.gpu else "")
         raise UsageError(f"{flags}: needs {needed} {name}s, Ray has {have:g}")
 
 

@@ -4,6 +4,8 @@ Ray Data reads, decodes and scores; a curator actor chooses and hands whole step
 is scored by the weights that its place in the epoch prescribes (see `chexray.curation.plan`): the scorer waits for
 them where training is not that far. So what is kept follows from the settings and the data alone, and how old the
 weights are is bounded, known beforehand and recorded.
+
+B: pairs of a super-batch; k: kept pairs.
 """
 
 from __future__ import annotations
@@ -64,17 +66,18 @@ class AheadCurator:
     def consume(self, blocks: Iterator[Block]) -> Outcome:
         writer = FeatureWriter(self.features, self.plan.pairs)
         curator, record = Curator(self.plan.config, self.plan.pairs), Record(self.plan.pairs)
-        versions: list[np.ndarray[Any, Any]] = []
+        version_k, kept = np.empty(self.plan.kept, np.int64), 0
         for chosen in curator.choose_all(writer.take(block) for block in self._timed(blocks)):
             keep_B = chosen.selection.keep_B.numpy()
             record.add(chosen)
-            versions.append(chosen.block["version"][keep_B])
+            used = chosen.block["version"][keep_B]
+            version_k[kept : kept + len(used)] = used
+            kept += len(used)
             self.handout.put({name: chosen.block[name][keep_B] for name in _PASSED_ON})
         writer.finish(None)  # the temperature of a scorer that changes
-        version = np.concatenate(versions)
-        step = np.array([self.plan.step_of(rank) for rank in range(len(version))], np.int64)
+        step_k = np.array([self.plan.step_of(rank) for rank in range(kept)], np.int64)
         assert curator.prototype_KE is not None  # the last super-batch ends at or after the sample
-        return Outcome(record.curated(curator.prototype_KE), step - version, self.seconds)
+        return Outcome(record.curated(curator.prototype_KE), step_k - version_k, self.seconds)
 
     def batch(self, step: int, rank: int, world: int) -> Block:
         """A worker's share of a step, when it is there."""

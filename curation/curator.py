@@ -68,6 +68,8 @@ class Curator:
             waiting.append((block, block_features(block)))
             if self.prototype_KE is None:
                 if end < sample:
+                    # A copy: what waits long must not hold the stream's own blocks.
+                    waiting[-1] = ({name: values.copy() for name, values in block.items()}, waiting[-1][1])
                     continue
                 self.start(torch.cat([feature for _, feature in waiting])[:sample])
             yield from (Chosen(block, self.choose(block, feature_BE)) for block, feature_BE in waiting)

@@ -6,7 +6,7 @@ B: pairs of a step; b: a worker's share.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Handout:
         self._steps = steps
         self._limit = limit
         self._changed = threading.Condition()
-        self._waiting: list[Block] = []
+        self._waiting: deque[Block] = deque()
         self._waiting_pairs = 0
         self._cut = 0
         self._ready: dict[int, Block] = {}
@@ -69,11 +69,21 @@ class Handout:
             first, end = self._steps.bounds(self._cut)
             if self._waiting_pairs < end - first:
                 return
-            joined = {name: np.concatenate([one[name] for one in self._waiting]) for name in self._waiting[0]}
-            self._ready[self._cut] = {name: values[: end - first] for name, values in joined.items()}
-            self._waiting = [{name: values[end - first :] for name, values in joined.items()}]
-            self._waiting_pairs -= end - first
+            self._ready[self._cut] = self._next(end - first)
             self._cut += 1
+
+    def _next(self, pairs: int) -> Block:
+        """The next `pairs` that wait, each copied once."""
+        pieces: list[Block] = []
+        self._waiting_pairs -= pairs
+        while pairs:
+            block = self._waiting.popleft()
+            pieces.append({name: values[:pairs] for name, values in block.items()})
+            left = len(block["sample_id"]) - pairs
+            if left > 0:
+                self._waiting.appendleft({name: values[pairs:] for name, values in block.items()})
+            pairs = max(0, -left)
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _raise(self) -> None:
         if self._failure is not None:

@@ -24,8 +24,9 @@ from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import Shard, read_columns, require_shards
 from chexray.platform.errors import UsageError
-from chexray.platform.ledger import curation_cost, pair_flops
+from chexray.platform.ledger import add_costs, curation_cost, pair_flops
 from chexray.platform.model.checkpoint import load_checkpoint
+from chexray.platform.model.scoring import scoring_size
 
 _REFERENCE = "reference-features"
 
@@ -74,7 +75,7 @@ def curate(
             against = None
             if reference:
                 against = stage.path(_REFERENCE)
-                cost = _add(cost, _embed(recipe, corpus, shards, reference, against, runtime)[1])
+                cost = add_costs(cost, _embed(recipe, corpus, shards, reference, against, runtime)[1])
             table = _choose_whole(pairs, used, against, recipe)
         require_kept(table, config)
         return write_subset(stage, corpus, shards, pairs, table, cost, config=config, features=used)
@@ -118,7 +119,7 @@ def _embed(
 ) -> tuple[Any, dict[str, Any]]:
     config = recipe.curate
     loaded = load_checkpoint(checkpoint)
-    size = config.image_size or loaded.image_size
+    size = scoring_size(config.image_size, loaded)
     scale = float(loaded.model.logit_scale.detach().exp())
     scoring = Scoring(corpus, shards, storage.resolve(checkpoint), size, scale, recipe.evaluate.batch, features)
     pairs = sum(shard.pairs for shard in shards)
@@ -137,11 +138,6 @@ def _choose_whole(pairs: pa.Table, features: str, reference: str | None, recipe:
 def _cost_of_features(subset: str) -> dict[str, Any]:
     """What scoring and its warm-up cost when they were made: the subset is not to be had for less."""
     return dict(read_manifest(subset, "subset").cost)
-
-
-def _add(cost: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    summed = {name: cost[name] + more[name] for name in ("pairs_scored", "scoring_flops", "total_flops")}
-    return {**cost, **summed}
 
 
 if __name__ == "__main__":

@@ -12,19 +12,20 @@ from chexray.curation.features import FEATURES_FOLDER
 from chexray.curation.plan import CurationPlan
 from chexray.curation.stream import SHUFFLE_SHARDS, require_pairs
 from chexray.curation.subset import subset_table
-from chexray.jobs.epoch_batches import sample_steps
+from chexray.jobs.epoch_batches import InlineChoice, sample_steps
 from chexray.jobs.feed import Feed
 from chexray.jobs.fit import STATE_FOLDER, feed_of, fit
 from chexray.jobs.warmup import scorer_of
 from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
 from chexray.platform import storage
 from chexray.platform.artifacts import Stage, read_manifest
-from chexray.platform.config import Recipe, Runtime
+from chexray.platform.config import CurateConfig, Recipe, Runtime
 from chexray.platform.corpus.order import EpochSteps, epoch_windows
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.errors import UsageError
 from chexray.platform.ledger import curation_cost, pair_flops
-from chexray.platform.model.checkpoint import load_checkpoint
+from chexray.platform.model.checkpoint import load_checkpoint, require_checkpoint, require_same_model
+from chexray.platform.model.scoring import scoring_size
 
 Curation = Literal["paper", "streaming"]
 
@@ -35,6 +36,17 @@ class CuratedEpoch:
 
     plan: CurationPlan
     mode: Curation
+
+    @property
+    def config(self) -> CurateConfig:
+        """The settings that choose: inside the step a super-batch is a global batch."""
+        config = self.plan.config
+        return config if self.mode == "streaming" else config.model_copy(update={"super_batch": self.plan.global_batch})
+
+    @property
+    def follows(self) -> bool:
+        """Whether the run's own weights score, so that it starts from the scorer's."""
+        return self.mode == "paper" or self.plan.config.refresh_steps is not None
 
     @property
     def steps(self) -> EpochSteps:
@@ -48,23 +60,7 @@ class CuratedEpoch:
         return self.steps.steps + self.later_steps * (epochs - 1)
 
 
-class _Choice:
-    """Where the inline curator leaves what it chose."""
-
-    def __init__(self) -> None:
-        self.curated: Any = None
-
-    def put(self, curated: Any) -> None:
-        self.curated = curated
-
-    def get(self) -> Any:
-        return self.curated
-
-
-_ChoiceActor = ray.remote(num_cpus=0)(_Choice)
-
-
-def epoch_of(recipe: Recipe, corpus: str, mode: Curation) -> CuratedEpoch:
+def epoch_of(recipe: Recipe, corpus: str, mode: Curation, scorer: str | None) -> CuratedEpoch:
     """What the epoch will do. `UsageError` for settings that do not go with the mode."""
     config = recipe.curate
     if config.selector != "prototype":
@@ -73,7 +69,11 @@ def epoch_of(recipe: Recipe, corpus: str, mode: Curation) -> CuratedEpoch:
         raise UsageError("--curation streaming: needs curate.mode=budget; for fixed counts give --curation paper")
     pairs = int(read_manifest(corpus, "corpus").counts["pairs_by_split"]["train"])
     require_pairs(config, pairs)
-    return CuratedEpoch(CurationPlan(config, pairs, recipe.train.global_batch), mode)
+    epoch = CuratedEpoch(CurationPlan(config, pairs, recipe.train.global_batch), mode)
+    if scorer and epoch.follows:
+        require_checkpoint(scorer)
+        require_same_model(scorer, recipe.model)
+    return epoch
 
 
 def train_curated_epoch(
@@ -88,14 +88,13 @@ def train_curated_epoch(
     storage.remove_tree(stage.path(STATE_FOLDER))  # an epoch without its subset starts anew
     plan, feed = epoch.plan, replace(feed_of(recipe, corpus), epochs=1)
     used, warmup = scorer_of(recipe, corpus, scorer, chosen.uri, runtime)
-    follows = epoch.mode == "paper" or plan.config.refresh_steps is not None
     curation: dict[str, Any] = {"mode": epoch.mode, "plan": plan, "subset": chosen.uri}
     total = epoch.total_steps(recipe.train.epochs)
     counts: dict[str, Any] = {}
     curator, running = _start_curator(epoch, feed, used, chosen, recipe, runtime)
     curation["curator"] = curator
     try:
-        fit(recipe, stage, runtime, feed, total, reporter, used if follows else None, curation)
+        fit(recipe, stage, runtime, feed, total, reporter, used if epoch.follows else None, curation)
         result = ray.get(running or curator.get.remote())
     finally:
         ray.kill(curator)
@@ -112,7 +111,7 @@ def train_curated_epoch(
     require_kept(table, plan.config)
     cost = _cost(used, epoch, scored, seconds, warmup)
     features = chosen.path(FEATURES_FOLDER)
-    write_subset(chosen, corpus, feed.shards, pairs, table, cost, counts, plan.config, features)
+    write_subset(chosen, corpus, feed.shards, pairs, table, cost, counts, epoch.config, features)
     return chosen.uri
 
 
@@ -121,7 +120,7 @@ def _start_curator(
 ) -> tuple[Any, Any]:
     """The actor that curates and its run, which ends with the epoch; or the one that takes what the workers choose."""
     if epoch.mode == "paper":
-        return _ChoiceActor.remote(), None
+        return InlineChoice.remote(), None
     curator = start_ahead_curator(epoch.plan, chosen.path(FEATURES_FOLDER))
     windows = epoch_windows(feed.shards, 0, recipe.train.seed, SHUFFLE_SHARDS)
     scored = scored_ahead(curator, epoch.plan, scorer, feed.corpus, windows, feed.image_size, runtime)
@@ -131,7 +130,7 @@ def _start_curator(
 
 def _cost(scorer: str, epoch: CuratedEpoch, scored: int, seconds: float, warmup: int) -> dict[str, Any]:
     loaded = load_checkpoint(scorer)
-    size = epoch.plan.config.image_size if epoch.mode == "streaming" else None
-    per_pair = pair_flops(loaded.model, size or loaded.image_size, loaded.context_length)
+    size = scoring_size(epoch.plan.config.image_size if epoch.mode == "streaming" else None, loaded)
+    per_pair = pair_flops(loaded.model, size, loaded.context_length)
     cost = curation_cost(per_pair, scored, seconds)
     return {**cost, "warmup_flops": warmup, "total_flops": cost["total_flops"] + warmup}

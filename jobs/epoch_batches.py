@@ -78,6 +78,22 @@ def batches_inline(
         yield batch
 
 
+class _Choice:
+    """Where the inline curator leaves what it chose."""
+
+    def __init__(self) -> None:
+        self.curated: Any = None
+
+    def put(self, curated: Any) -> None:
+        self.curated = curated
+
+    def get(self) -> Any:
+        return self.curated
+
+
+InlineChoice = ray.remote(num_cpus=0)(_Choice)
+
+
 def sample_steps(plan: CurationPlan) -> int:
     """How many global batches hold the pairs from which the prototypes of the inline curator start."""
     steps = EpochSteps(plan.pairs, plan.global_batch)

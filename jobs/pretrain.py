@@ -22,7 +22,7 @@ from chexray.platform.corpus.uids import write_uids
 from chexray.platform.errors import UsageError
 from chexray.platform.ledger import PairFlops, curation_epoch_share, pair_flops, training_cost
 from chexray.platform.model.checkpoint import TRAINED_ON_FILE
-from chexray.platform.model.encoder import build_model
+from chexray.platform.model.encoder import build_blank_model
 
 
 def pretrain(
@@ -56,7 +56,7 @@ def pretrain(
     sections = {"model", "train", "curate"} if curation else {"model", "train"}
     settings = {**recipe.model_dump(include=sections), **({"curation": curation} if curation else {})}
     stage = Stage(out, "checkpoint", settings, inputs, overwrite=overwrite)
-    epoch = epoch_of(recipe, corpus, curation) if curation else None
+    epoch = epoch_of(recipe, corpus, curation, scorer) if curation else None
     pairs = storage.resolve(storage.join(subset, "corpus") if subset else corpus)
     feed = feed_of(recipe, pairs)
     require_workers(epoch.steps if epoch else feed.epoch_steps, runtime.workers)
@@ -64,7 +64,8 @@ def pretrain(
         return done
     per_pair = _pair_flops(recipe)
     total = epoch.total_steps(recipe.train.epochs) if epoch else feed.total_steps
-    with ray_session(runtime), bar("pretrain", total) as reporter:
+    scorers = runtime.scorers if curation == "streaming" else 0
+    with ray_session(runtime, scorers), bar("pretrain", total) as reporter:
         if epoch:
             subset = train_curated_epoch(recipe, corpus, stage, epoch, scorer, runtime, reporter)
             pairs = storage.join(subset, "corpus")
@@ -88,12 +89,7 @@ def pretrain(
 
 
 def _pair_flops(recipe: Recipe) -> PairFlops:
-    """Counted on a model with drawn weights: which they are makes no difference, and none are fetched."""
-    blank = {
-        "vision": recipe.model.vision.model_copy(update={"weights": None}),
-        "text": recipe.model.text.model_copy(update={"hf_weights": False}),
-    }
-    model = build_model(recipe.model.model_copy(update=blank), 0)
+    model = build_blank_model(recipe.model)
     return pair_flops(model, recipe.model.vision.image_size, recipe.model.text.context_length)
 
 

@@ -175,8 +175,7 @@ def pretrain(
 
     if keep is not None and curation is None:
         raise UsageError("--keep: is for runs that choose their pairs (--curation), or for chexray curate")
-    fixed = "paper" if curation == "paper" and keep is None else None
-    settings = _with(recipe, set_, {"curate.keep": keep, "curate.mode": fixed})
+    settings = load_recipe(recipe, curation_settings(curation, keep, set_ or []))
     runtime = Runtime(address=address, workers=workers, scorers=scorers, gpu=gpu)
     _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer), json_)
 
@@ -258,6 +257,13 @@ def run_job(name: str) -> None:
     """`python -m chexray.jobs.NAME ...` is `chexray NAME ...`: what a submitted job starts."""
     sys.argv[1:1] = [name]
     main()
+
+
+def curation_settings(curation: Curation | None, keep: float | None, chosen: list[str]) -> list[str]:
+    """`--set` and the options as settings: the paper's fixed counts, unless a fraction or a mode is asked for."""
+    asked = keep is not None or any(one.startswith(("curate.keep=", "curate.mode=")) for one in chosen)
+    fixed = ["curate.mode=paper"] if curation == "paper" and not asked else []
+    return [*fixed, *chosen, *([f"curate.keep={keep}"] if keep is not None else [])]
 
 
 def _with(recipe: str, overrides: list[str] | None, given: dict[str, Any]) -> Recipe:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,7 @@ from open_clip.model import CustomTextCLIP
 from torch.utils.flop_counter import FlopCounterMode
 
 from chexray.platform.model.preprocess import normalise
+from chexray.platform.model.towers import fit_input_size
 
 _COUNTED_PAIRS = 2
 
@@ -38,18 +40,19 @@ class PairFlops:
 
 
 def pair_flops(model: CustomTextCLIP, image_size: int, tokens: int) -> PairFlops:
-    """Count one pair of this model. Matrix products and convolutions count, as usual; elementwise work does not."""
+    """Count one pair of this model, at any image size (pixels), whatever it was made for.
+
+    Matrix products and convolutions count, as usual; elementwise work does not.
+    """
+    model = deepcopy(model).eval()
+    fit_input_size(model.visual, image_size)
     image = normalise(torch.zeros(_COUNTED_PAIRS, image_size, image_size, dtype=torch.uint8))
     token = torch.ones(_COUNTED_PAIRS, tokens, dtype=torch.int64)
-    was_training = model.training
-    model.eval()
     counts = [
         _count(encode, batch, backward)
         for backward in (False, True)
         for encode, batch in ((model.encode_image, image), (model.encode_text, token))
     ]
-    model.zero_grad(set_to_none=True)
-    model.train(was_training)
     return PairFlops(*counts)
 
 
@@ -63,6 +66,14 @@ def curation_cost(per_pair: PairFlops | None = None, pairs: int = 0, device_seco
         "scoring_device_seconds": round(device_seconds, 3),
         "warmup_flops": 0,
         "total_flops": (image + text) * pairs,
+    }
+
+
+def add_costs(cost: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of two ledgers of the same entries, towers and all."""
+    return {
+        name: add_costs(value, more[name]) if isinstance(value, Mapping) else value + more[name]
+        for name, value in cost.items()
     }
 
 

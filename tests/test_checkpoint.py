@@ -21,6 +21,7 @@ from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import (
     export_checkpoint,
     load_checkpoint,
+    require_same_model,
     share_trained_on,
 )
 from chexray.platform.model.encoder import build_model, build_tokenizer, encode
@@ -183,6 +184,18 @@ def test_load_checkpoint_with_weights_of_another_model_is_refused(tmp_path: Path
     file.write_text(json.dumps(description))
     with pytest.raises(UsageError, match="does not fit"):
         load_checkpoint(str(tmp_path))
+
+
+def test_checkpoint_of_another_model_is_told_from_one_of_the_same(tmp_path: Path) -> None:
+    tiny = load_recipe("tiny").model
+    export_checkpoint(str(tmp_path), build_model(tiny, 3).state_dict(), tiny)
+    require_same_model(str(tmp_path), tiny)
+    wider = tiny.model_copy(update={"embed_dim": 64})
+    with pytest.raises(UsageError, match=r"another model than the recipe's.*\(64, 128\) there, \(64, 64\) here"):
+        require_same_model(str(tmp_path), wider)
+    other = tiny.model_copy(update={"vision": VisionTower(timm_model="test_convnext", image_size=64)})
+    with pytest.raises(UsageError, match="missing"):
+        require_same_model(str(tmp_path), other)
 
 
 def test_uids_are_sorted_128_bit_and_say_what_share_was_trained_on(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chexray.platform import cli
+from chexray.platform.cli import curation_settings
+from chexray.platform.config import load_recipe
 from chexray.platform.corpus.adapters import ADAPTERS
 
 
@@ -95,6 +98,25 @@ def test_cli_wrong_usage_says_what_and_where_in_one_line_and_exits_with_2(
     assert not output.out
     for words in said:
         assert fill(words) in output.err
+
+
+@pytest.mark.parametrize(
+    ("curation", "keep", "chosen", "mode", "kept"),
+    [
+        ("paper", None, [], "paper", 0.227),
+        ("paper", 0.3, [], "budget", 0.3),
+        ("paper", None, ["curate.keep=0.4"], "budget", 0.4),
+        ("paper", None, ["curate.mode=budget"], "budget", 0.227),
+        ("paper", None, ["train.epochs=2"], "paper", 0.227),
+        ("streaming", None, ["curate.keep=0.4"], "budget", 0.4),
+        ("streaming", 0.3, ["curate.keep=0.4"], "budget", 0.3),
+    ],
+)
+def test_cli_curation_paper_keeps_fixed_counts_unless_a_fraction_is_asked_for(
+    curation: Any, keep: float | None, chosen: list[str], mode: str, kept: float
+) -> None:
+    config = load_recipe("tiny", curation_settings(curation, keep, chosen)).curate
+    assert (config.mode, config.keep) == (mode, kept)
 
 
 def test_cli_csv_without_rows_is_an_error_of_the_data(

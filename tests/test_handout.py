@@ -74,6 +74,15 @@ def test_handout_makes_the_curator_wait_for_the_workers() -> None:
     assert not feeding.is_alive()
 
 
+def test_handout_steps_do_not_hold_the_blocks_they_came_in() -> None:
+    """A view of a few rows would keep the whole super-batch in memory."""
+    handout, put = Handout(EpochSteps(4, 2), limit=10), block(0, 4)
+    handout.put(put)
+    taken = handout.take(0, 0, 1)
+    assert taken["sample_id"].tolist() == [0, 1]
+    assert not any(np.shares_memory(taken[name], put[name]) for name in put)
+
+
 @pytest.mark.timeout(30)
 def test_handout_failure_wakes_whoever_waits() -> None:
     handout = Handout(EpochSteps(10, 10), limit=10)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from chexray.platform.config import ModelConfig, TextTower, VisionTower
-from chexray.platform.ledger import PairFlops, curation_cost, curation_epoch_share, pair_flops, training_cost
+from chexray.platform.ledger import PairFlops, add_costs, curation_cost, curation_epoch_share, pair_flops, training_cost
 from chexray.platform.model.encoder import build_model
 
 EMBED, CONTEXT, SIZE = 64, 16, 64
@@ -97,6 +97,17 @@ def test_vision_transformer_forward_is_the_formula_at_its_own_image_size() -> No
     assert 2.9 <= counted.train_image / counted.score_image <= 3.1  # measured 2.982
 
 
+def test_counting_at_another_image_size_is_that_of_a_model_made_for_it() -> None:
+    vision = VisionTower(timm_model="test_vit", image_size=64)
+    made = {
+        size: build_model(SETTINGS.model_copy(update={"vision": vision.model_copy(update={"image_size": size})}), 0)
+        for size in (64, 96)
+    }
+    assert pair_flops(made[64], 96, CONTEXT) == pair_flops(made[96], 96, CONTEXT)
+    assert pair_flops(made[96], 64, CONTEXT) == pair_flops(made[64], 64, CONTEXT)
+    assert pair_flops(made[96], 64, CONTEXT).score_image < pair_flops(made[96], 96, CONTEXT).score_image
+
+
 def test_counting_leaves_the_model_as_it_was(model: Any) -> None:
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -116,6 +127,19 @@ def test_costs_add_training_scoring_and_what_came_before_by_tower() -> None:
     assert cost["training_flops_by_tower"] == {"image": 6000, "text": 600}
     assert cost["total_flops"] == 6600 + 77
     assert curation_cost()["total_flops"] == 0
+
+
+def test_costs_of_two_scorers_add_up_by_tower() -> None:
+    one = curation_cost(PairFlops(10, 1, 30, 3), pairs=7, device_seconds=1.5)
+    other = curation_cost(PairFlops(100, 20, 300, 60), pairs=5, device_seconds=0.25)
+    assert add_costs(one, other) == {
+        "pairs_scored": 12,
+        "scoring_flops": 677,
+        "scoring_flops_by_tower": {"image": 570, "text": 107},
+        "scoring_device_seconds": 1.75,
+        "warmup_flops": 0,
+        "total_flops": 677,
+    }
 
 
 def test_curation_epoch_share_counts_scoring_once_and_training_on_the_kept() -> None:

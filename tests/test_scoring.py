@@ -12,7 +12,7 @@ from PIL import Image
 from chexray.platform.config import ModelConfig, TextTower, VisionTower
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, encode
-from chexray.platform.model.scoring import Scorer, shrink_square
+from chexray.platform.model.scoring import Scorer, scoring_size, shrink_square
 
 REPORTS = ["Small left effusion.", "No acute abnormality."]
 TEXT = TextTower(context_length=16, width=32, heads=2, layers=1)
@@ -54,6 +54,13 @@ def test_scorer_takes_newer_weights_at_another_image_size(tmp_path: Path, timm_m
     np.testing.assert_array_equal(image, expected[0])
     np.testing.assert_array_equal(text, expected[1])
     assert np.abs(image - before).max() > 0.01
+
+
+def test_scorer_never_looks_at_more_pixels_than_it_was_trained_at(tmp_path: Path) -> None:
+    loaded = load_checkpoint(exported(tmp_path, config("test_convnext", 64), 0))
+    assert [scoring_size(asked, loaded) for asked in (None, 32, 64, 96)] == [64, 32, 64, 64]
+    own, larger = (Scorer(loaded, image_size=size).embed(pixels(96), REPORTS)[0] for size in (None, 96))
+    np.testing.assert_array_equal(own, larger)
 
 
 def test_scorer_in_bfloat16_is_near_float32(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from chexray.platform import storage
@@ -29,7 +30,7 @@ from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import ModelConfig
 from chexray.platform.corpus.uids import read_uids, sample_uids
 from chexray.platform.errors import UsageError
-from chexray.platform.model.encoder import Tokenizer, construct, model_cfg, tokenizer_at
+from chexray.platform.model.encoder import Tokenizer, build_blank_model, construct, model_cfg, tokenizer_at
 from chexray.platform.model.preprocess import PREPROCESS_CFG
 
 CONFIG_FILE = "open_clip_config.json"
@@ -90,6 +91,20 @@ def require_checkpoint(uri: str) -> None:
         if not storage.exists(storage.join(uri, name)):
             read_manifest(uri, "checkpoint")
             raise UsageError(f"{uri}: not a checkpoint (no {name})")
+
+
+def require_same_model(uri: str, config: ModelConfig) -> None:
+    """Raise `UsageError` unless the checkpoint's weights are of the model that `config` describes."""
+    with storage.local_copy(storage.join(uri, WEIGHTS_FILE)) as file, safe_open(file, "pt") as found:
+        theirs = {name: tuple(found.get_slice(name).get_shape()) for name in found.keys()}  # noqa: SIM118 - no mapping
+    ours = {name: tuple(value.shape) for name, value in build_blank_model(config).state_dict().items()}
+    other = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if other:
+        name = other[0]
+        raise UsageError(
+            f"{uri}: another model than the recipe's, which starts from its weights: {len(other)} tensors differ, "
+            f"first {name} ({theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here)"
+        )
 
 
 def share_trained_on(uri: str, ids: Sequence[str]) -> float | None:

@@ -72,6 +72,13 @@ def build_model(config: ModelConfig, seed: int) -> CustomTextCLIP:
     return model
 
 
+def build_blank_model(config: ModelConfig) -> CustomTextCLIP:
+    """The same model with drawn weights, where only its shapes matter: none are fetched."""
+    vision = config.vision.model_copy(update={"weights": None})
+    text = config.text.model_copy(update={"hf_weights": False})
+    return build_model(config.model_copy(update={"vision": vision, "text": text}), 0)
+
+
 def construct(cfg: dict[str, Any], text_path: str | None = None) -> CustomTextCLIP:
     """An open_clip model of this description. `text_path`: where the Hugging Face text tower is, if it has one."""
     arguments = {name: value for name, value in cfg.items() if name != "custom_text"}

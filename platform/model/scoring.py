@@ -23,7 +23,7 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Scorer:
-    """A model that embeds pairs. `image_size`: pixels, None for the checkpoint's own."""
+    """A model that embeds pairs. `image_size`: pixels, at most the checkpoint's own; None for that."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Scorer:
         image_size: int | None = None,
         precision: Precision = "float32",
     ) -> None:
-        self.size = image_size or checkpoint.image_size
+        self.size = scoring_size(image_size, checkpoint)
         self._trained_size = checkpoint.image_size
         self.device = device
         self.precision = precision
@@ -55,6 +55,11 @@ class Scorer:
         with half:
             image_nD, text_nD = encode(self._model, image, token)
         return image_nD.float().cpu().numpy(), text_nD.float().cpu().numpy()
+
+
+def scoring_size(asked: int | None, checkpoint: Checkpoint) -> int:
+    """Pixels at which the checkpoint scores: as asked, but never more than it was trained at, which only costs more."""
+    return min(asked or checkpoint.image_size, checkpoint.image_size)
 
 
 def shrink_square(image_nSS: torch.Tensor, size: int) -> torch.Tensor:
