@@ -49,11 +49,14 @@ def ray_session(runtime: Runtime, scorers: int = 0) -> Iterator[None]:
 def require_resources(runtime: Runtime, scorers: int = 0) -> None:
     """Raise `UsageError` where Ray lacks what the workers, and scorers beside them, need: it would wait for ever."""
     # Scorers take a GPU each; on CPUs they share the trainers' cores.
-    name, needed = ("GPU", runtime.workers + scorers) if runtime.gpu else ("CPU", runtime.workers + SPARE_CPUS)
+    workers = runtime.min_workers or runtime.workers
+    name, needed = ("GPU", workers + scorers) if runtime.gpu else ("CPU", workers + SPARE_CPUS)
     have = ray.cluster_resources().get(name, 0)
     if have < needed:
         beside = f" --scorers {scorers}" if runtime.gpu and scorers else ""
-        flags = f"--workers {runtime.workers}{beside}" + (" --gpu" if runtime.gpu else "")
+        flags = f"--{'min-' if runtime.min_workers else ''}workers {workers}{beside}" + (
+            " --gpu" if runtime.gpu else ""
+        )
         raise UsageError(f"{flags}: needs {needed} {name}s, Ray has {have:g}")
 
 

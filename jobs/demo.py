@@ -28,7 +28,7 @@ DEMO_SETTINGS = (
     "model.vision.image_size=64",
     "curate.warmup_fraction=0.2",
     "train.epochs=6",
-    "train.checkpoint_epochs=6",
+    "run.checkpoint_epochs=6",
     "evaluate.min_positives=3",
 )
 """Sized for minutes on 2 cores: a very small image tower, and a test split in which rare findings occur at all."""

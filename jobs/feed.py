@@ -47,33 +47,41 @@ class Feed:
         """Steps of the whole schedule."""
         return self.first_step + (self.planned_steps or self.epoch_steps.steps) * (self.epochs - self.first_epoch)
 
-    def batches(self, rank: int, world: int, from_epoch: int = 0) -> Iterator[Batch]:
-        """Worker `rank`'s share of every step from the start of `from_epoch` on."""
+    def batches(self, rank: int, world: int, from_step: int = 0) -> Iterator[Batch]:
+        """Worker `rank`'s share of every step from `from_step` of the run on: the cursor of a resumed run.
+
+        Nothing before it is read again, but for the rest of the window of shards in which it lies.
+        """
         steps = self.epoch_steps
         planned = self.planned_steps or steps.steps
-        rows = RowTaker(self._blocks(rank, world, max(from_epoch, self.first_epoch)))
-        for epoch in range(max(from_epoch, self.first_epoch), self.epochs):
-            before = epoch - self.first_epoch
-            for step in range(steps.steps):
-                sizes = steps.share_sizes(step, world)
-                block = rows.take(sizes[rank])
-                yield Batch(
-                    step=self.first_step + before * steps.steps + step,
-                    epoch=epoch,
-                    image=block["image"],
-                    report=block["report"].tolist(),
-                    sample_id=block["sample_id"].tolist(),
-                    share_sizes=sizes,
-                    last_of_epoch=step == steps.steps - 1,
-                    place=self.first_step + before * planned + step * planned / steps.steps,
-                )
+        skipped = max(0, from_step - self.first_step)
+        done_epochs, done_steps = divmod(skipped, steps.steps)
+        if done_epochs >= self.epochs - self.first_epoch:
+            return
+        first = steps.bounds(done_steps)[0]
+        rows = RowTaker(self._blocks(rank, world, self.first_epoch + done_epochs, first))
+        for number in range(skipped, steps.steps * (self.epochs - self.first_epoch)):
+            before, step = divmod(number, steps.steps)
+            sizes = steps.share_sizes(step, world)
+            block = rows.take(sizes[rank])
+            yield Batch(
+                step=self.first_step + number,
+                epoch=self.first_epoch + before,
+                image=block["image"],
+                report=block["report"].tolist(),
+                sample_id=block["sample_id"].tolist(),
+                share_sizes=sizes,
+                last_of_epoch=step == steps.steps - 1,
+                place=self.first_step + before * planned + step * planned / steps.steps,
+            )
 
-    def _blocks(self, rank: int, world: int, from_epoch: int) -> Iterator[dict[str, Any]]:
+    def _blocks(self, rank: int, world: int, from_epoch: int, from_position: int) -> Iterator[dict[str, Any]]:
         windows = [
             window
             for epoch in range(from_epoch, self.epochs)
             for window in epoch_windows(self.shards, epoch, self.seed, self.shuffle_shards)
+            if epoch > from_epoch or window.first + window.pairs > from_position
         ]
         share = Share(self.epoch_steps, rank, world)
-        dataset = decoded_pairs(self.corpus, windows, share, self.image_size)
+        dataset = decoded_pairs(self.corpus, windows, share, self.image_size, start=from_position)
         yield from dataset.iter_batches(batch_size=None, prefetch_batches=PREFETCH_BLOCKS)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray.train
@@ -38,6 +42,7 @@ def fit(
     settings = {
         "model": recipe.model.model_dump(),
         "train": recipe.train.model_dump(),
+        "run": recipe.run.model_dump(),
         "feed": feed,
         "total_steps": total_steps,
         "init": init,
@@ -46,28 +51,51 @@ def fit(
         "curation": curation,
     }
     fs, path = storage.arrow_filesystem(stage.path(STATE_FOLDER))
+    run = recipe.run
     resources = {"GPU": 1.0} if runtime.gpu else {"CPU": 1.0}
+    fewest = runtime.min_workers or runtime.workers
     trainer = TorchTrainer(
         train_entry,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if runtime.gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if runtime.gpu else "gloo", timeout_s=int(run.stall_seconds)),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=runtime.workers, use_gpu=runtime.gpu, resources_per_worker=resources
+            num_workers=runtime.workers if fewest == runtime.workers else (fewest, runtime.workers),
+            use_gpu=runtime.gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=run.resize_seconds,
         ),
         run_config=ray.train.RunConfig(
             name="run",
             storage_path=path,
             storage_filesystem=fs,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=recipe.train.checkpoints_kept),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.checkpoints_kept),
+            # An epoch that chooses its pairs is one piece: a part of it is not to be had again.
+            failure_config=ray.train.FailureConfig(max_failures=0 if curation else run.max_failures),
         ),
     )
     try:
-        trainer.fit()
+        with _stopping_on_request(reporter):
+            trainer.fit()
     except TrainingFailedError as error:
         cause = cause_of(error)
         if isinstance(cause, ChexrayError):
             raise cause from None
         raise ChexrayError(f"pretraining failed: {type(cause).__name__}: {cause}") from error
+    if failure := reporter.failure():
+        raise failure
+
+
+@contextmanager
+def _stopping_on_request(reporter: Any) -> Iterator[None]:
+    """On SIGTERM (a stopped cluster job, a Slurm limit) the workers save a checkpoint and leave."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:

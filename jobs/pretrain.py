@@ -19,10 +19,11 @@ from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.corpus.uids import write_uids
-from chexray.platform.errors import UsageError
+from chexray.platform.errors import ChexrayError, StoppedError, UsageError
 from chexray.platform.ledger import PairFlops, curation_epoch_share, pair_flops, training_cost
 from chexray.platform.model.checkpoint import TRAINED_ON_FILE
 from chexray.platform.model.encoder import build_blank_model
+from chexray.platform.training.loop import digest_ids
 
 
 def pretrain(
@@ -43,6 +44,9 @@ def pretrain(
     an unfinished one goes on from its last saved epoch.
     """
     runtime = runtime or Runtime()
+    fewest = runtime.min_workers or runtime.workers
+    if fewest > runtime.workers:
+        raise UsageError(f"--min-workers {fewest}: more than --workers {runtime.workers}")
     if curation and subset:
         raise UsageError(f"--curation {curation} and --subset: give one of them")
     if scorer and not curation:
@@ -73,9 +77,15 @@ def pretrain(
             feed = feed_of(recipe, pairs, **place)
         if not epoch or recipe.train.epochs > 1:
             fit(recipe, stage, runtime, feed, total, reporter)
+        if reporter.is_stop_requested():
+            raise StoppedError(f"stopped on request; the same command goes on from the last checkpoint in {stage.uri}")
+        starts, executed = reporter.starts(), reporter.counted()
     ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
     write_uids(stage.path(TRAINED_ON_FILE), ids)
     history = [json.loads(line) for line in storage.read_bytes(stage.path(HISTORY_FILE)).splitlines()]
+    epochs = _accounted(history, ids, stage.uri)
+    resumed = starts[0]["step"] if starts else len(history)
+    repeated = executed - (len(history) - resumed)
     chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
     seconds = sum(step["seconds"] for step in history) * runtime.workers
     cost = training_cost(per_pair, len(ids), recipe.train.epochs, int(chosen["total_flops"]), seconds)
@@ -85,7 +95,26 @@ def pretrain(
         cost["curation_epoch_vs_reference"] = curation_epoch_share(
             int(chosen["scoring_flops"]), per_pair, len(ids), full_pairs
         )
-    return stage.finish({"pairs": len(ids), "epochs": recipe.train.epochs, "steps": len(history)}, cost)
+    run = {"steps_repeated": repeated, "starts": starts, "steps_skipped": sum(step["skipped"] for step in history)}
+    counts = {"pairs": len(ids), "epochs": recipe.train.epochs, "steps": len(history), "accounts": epochs, **run}
+    return stage.finish(counts, cost)
+
+
+def _accounted(history: list[dict[str, Any]], ids: list[str], run: str) -> list[dict[str, int]]:
+    """Pairs and steps of each epoch. Raises `ChexrayError` unless each trained on every pair of `ids` exactly once."""
+    expected = digest_ids(ids)
+    accounts = []
+    for epoch in sorted({step["epoch"] for step in history}):
+        steps = [step for step in history if step["epoch"] == epoch]
+        pairs = sum(step["pairs"] for step in steps)
+        found = sum(step["digest"] for step in steps)
+        if pairs != len(ids) or (found - expected) % 2**64:
+            raise ChexrayError(
+                f"{run}: epoch {epoch} trained on {pairs} pairs, which are not the {len(ids)} that it should: start it "
+                "anew with --overwrite, and report this"
+            )
+        accounts.append({"epoch": epoch, "pairs": pairs, "steps": len(steps)})
+    return accounts
 
 
 def _pair_flops(recipe: Recipe) -> PairFlops:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,16 +18,38 @@ _POLL_SECONDS = 0.5
 
 
 class _Board:
-    """Holds how far a job is, for the driver to look at."""
+    """Holds what a job's processes tell each other: how far it is, what to say, whether to stop."""
 
     def __init__(self) -> None:
         self.state = (0, "")
+        self.warnings: list[str] = []
+        self.steps = 0
+        self.starts: list[dict[str, Any]] = []
+        self.stop = False
+        self.failure: BaseException | None = None
 
     def write(self, done: int, note: str) -> None:
         self.state = (done, note)
 
-    def read(self) -> tuple[int, str]:
-        return self.state
+    def read(self) -> tuple[int, str, list[str]]:
+        """The state, and the warnings since the last time."""
+        warnings, self.warnings = self.warnings, []
+        return *self.state, warnings
+
+    def put(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def get(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def count(self, steps: int) -> None:
+        self.steps += steps
+
+    def started(self, step: int, workers: int) -> None:
+        self.starts.append({"time": round(time.time(), 3), "step": step, "workers": workers})
 
 
 _BoardActor = ray.remote(num_cpus=0)(_Board)
@@ -40,6 +63,39 @@ class Reporter:
 
     def update(self, done: int, note: str = "") -> None:
         self._board.write.remote(done, note)
+
+    def warn(self, message: str) -> None:
+        """Something that the person who waits should read."""
+        self._board.warn.remote(message)
+
+    def count(self, steps: int) -> None:
+        """Steps that were run, whether or not they are run again."""
+        self._board.count.remote(steps)
+
+    def counted(self) -> int:
+        return int(ray.get(self._board.get.remote("steps")))
+
+    def started(self, step: int, workers: int) -> None:
+        """Workers have started, or started again, and go on with this step."""
+        self._board.started.remote(step, workers)
+
+    def starts(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = ray.get(self._board.get.remote("starts"))
+        return found
+
+    def request_stop(self) -> None:
+        self._board.put.remote("stop", True)
+
+    def is_stop_requested(self) -> bool:
+        return bool(ray.get(self._board.get.remote("stop")))
+
+    def fail(self, error: BaseException) -> None:
+        """End the job with this error. Waits until it is known."""
+        ray.get(self._board.put.remote("failure", error))
+
+    def failure(self) -> BaseException | None:
+        error: BaseException | None = ray.get(self._board.get.remote("failure"))
+        return error
 
 
 @contextmanager
@@ -67,9 +123,11 @@ def bar(what: str, total: int) -> Iterator[Reporter]:
 
 def _show(bars: Bars, task: TaskID, board: Any) -> None:
     try:
-        done, note = ray.get(board.read.remote(), timeout=5)
+        done, note, warnings = ray.get(board.read.remote(), timeout=5)
     except ray.exceptions.RayError:  # the board's node is gone: progress is never worth a job
         return
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     bars.update(task, completed=done, note=note)
 
 

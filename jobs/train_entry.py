@@ -6,7 +6,18 @@ from typing import Any
 
 
 def train_entry(settings: dict[str, Any]) -> None:
-    """Run `train_worker` in the worker that this is called in."""
-    from chexray.jobs.train_worker import train_worker
+    """Run `train_worker` in the worker that this is called in.
 
-    train_worker(settings)
+    An error of the user's is told to the driver and ends the run: Ray Train would start it again and again.
+    """
+    from chexray.platform.errors import ChexrayError
+
+    reporter = settings["reporter"]
+    if reporter.failure() is not None:
+        return
+    try:
+        from chexray.jobs.train_worker import train_worker
+
+        train_worker(settings)
+    except ChexrayError as error:
+        reporter.fail(error)

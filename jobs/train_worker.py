@@ -3,74 +3,122 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import joblib
+import ray
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from chexray.jobs.checkpointing import Checkpoints
 from chexray.jobs.epoch_batches import batches_ahead, batches_inline, publish_weights
 from chexray.jobs.feed import Feed
 from chexray.platform import storage
-from chexray.platform.config import ModelConfig, TrainConfig
-from chexray.platform.errors import ChexrayError
+from chexray.platform.config import ModelConfig, RunConfig, TrainConfig
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.batch import Batch
-from chexray.platform.training.engine import full_state, load_state, save_state, start_engine
-from chexray.platform.training.loop import StepRecord, train_steps
+from chexray.platform.training.engine import full_state, start_engine
+from chexray.platform.training.loop import Trainer
+from chexray.platform.training.prefetch import prefetched
 
 HISTORY_FILE = "history.jsonl"
-WORLD_FILE = "world_size.txt"
+_PREFETCHED_STEPS = 2
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train this worker's share of every step, checkpoint after epochs, and export the model at the end.
+    """Train this worker's share of every step, save checkpoints when they are due, and export the model at the end.
 
-    `settings`: `model` and `train` (the recipe's sections), `feed`, `total_steps`, `init` (a checkpoint to start from,
-    or None), `out`, `reporter`; and `curation` (None, or what `chexray.jobs.curated_epoch` says) for an epoch that
-    chooses its pairs.
+    `settings`: `model`, `train` and `run` (the recipe's sections), `feed`, `total_steps`, `init` (a checkpoint to start
+    from, or None), `out`, `reporter`; and `curation`: None, or what `chexray.jobs.curated_epoch` says.
     """
     model_config, config = ModelConfig(**settings["model"]), TrainConfig(**settings["train"])
+    run = RunConfig(**settings["run"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, joblib.cpu_count() // context.get_local_world_size()))
-    engine = start_engine(_model(model_config, config, settings["init"]).to(device), config, world, device)
-    history: list[dict[str, Any]] = []
-    first_epoch = _resume(engine, world, history)
-    # Dropout, in towers that have it, draws anew on every worker and after every start.
-    torch.manual_seed(hash((config.seed, rank, first_epoch)) % 2**32)
-    curation = settings["curation"]
-    versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
-
-    def on_step(record: StepRecord, batch: Batch) -> None:
-        history.append(asdict(record))
-        if rank == 0:
-            settings["reporter"].update(record.step + 1, f"loss {record.loss:.3f}")
-        if record.step + 1 in versions:
-            publish_weights(curation["curator"], engine, config.zero_stage, record.step + 1, rank)
-        done = record.epoch + 1
-        if batch.last_of_epoch and (curation or done % config.checkpoint_epochs == 0 or done == config.epochs):
-            _checkpoint(engine, record, world, history)
-
-    tokenize = build_tokenizer(model_config)
-    batches = _batches(settings, engine, tokenize, rank, world, first_epoch)
-    train_steps(engine, tokenize, batches, settings["total_steps"], config, device, on_step)
-    if history[-1]["epoch"] + 1 < config.epochs:
-        return
-    state = full_state(engine, config.zero_stage)
+    model = _model(model_config, config, settings["init"]).to(device)
+    engine = start_engine(model, config, run, world, device)
+    checkpoints = Checkpoints(engine, rank, world, settings["reporter"])
+    resumed = checkpoints.resume() or {"next_step": 0, "history": []}
+    history: list[dict[str, Any]] = resumed["history"]
     if rank == 0:
-        export_checkpoint(settings["out"], state, model_config)
-        lines = "".join(json.dumps(line) + "\n" for line in history)
-        storage.write_bytes(storage.join(settings["out"], HISTORY_FILE), lines.encode())
+        settings["reporter"].started(resumed["next_step"], world)
+    tokenize = build_tokenizer(model_config)
+    trainer = Trainer(engine, tokenize, settings["total_steps"], config, run, device)
+    batches = _batches(settings, trainer, rank, world, resumed["next_step"])
+    if _train(trainer, batches, checkpoints, history, settings) and history[-1]["epoch"] + 1 == config.epochs:
+        state = full_state(engine, config.zero_stage)
+        if rank == 0:
+            export_checkpoint(settings["out"], state, model_config)
+            lines = "".join(json.dumps(line) + "\n" for line in history)
+            storage.write_bytes(storage.join(settings["out"], HISTORY_FILE), lines.encode())
+
+
+def _train(
+    trainer: Trainer,
+    batches: Iterator[Batch],
+    checkpoints: Checkpoints,
+    history: list[dict[str, Any]],
+    settings: dict[str, Any],
+) -> bool:
+    """Run the batches to their end: True; or to a notice to stop, with a checkpoint: False."""
+    config, run, reporter, curation = trainer.config, trainer.run, settings["reporter"], settings["curation"]
+    versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
+    rank, world = checkpoints.rank, checkpoints.world
+    waited, stop = 0.0, False
+    while not stop:
+        asked = time.monotonic()
+        batch = next(batches, None)
+        waited += time.monotonic() - asked
+        if batch is None:
+            return True
+        trainer.step(batch)
+        done = batch.step + 1
+        if done in versions:
+            publish_weights(curation["curator"], trainer.engine, config.zero_stage, done, rank)
+        on_time = run.checkpoint_steps is not None and done % run.checkpoint_steps == 0
+        if not (batch.last_of_epoch or on_time or done % run.read_steps == 0):
+            continue
+        records, waited = trainer.read(waited), 0.0
+        history += [{**asdict(record), "workers": world, "time": round(time.time(), 3)} for record in records]
+        if rank == 0:
+            reporter.update(done, f"loss {records[-1].loss:.3f}")
+            reporter.count(len(records))
+        late, stop = _noticed(run, checkpoints, trainer.device, reporter)
+        if curation:  # the epoch is one piece, as what was chosen meanwhile is not saved
+            save, stop = batch.last_of_epoch, False
+        else:
+            save = on_time or late or stop or _ends_saved_epoch(batch, config.epochs, run)
+        if save:
+            checkpoints.save(done, history)
+    return False
+
+
+def _ends_saved_epoch(batch: Batch, epochs: int, run: RunConfig) -> bool:
+    done = batch.epoch + 1
+    return batch.last_of_epoch and (done % run.checkpoint_epochs == 0 or done == epochs)
+
+
+def _noticed(run: RunConfig, checkpoints: Checkpoints, device: torch.device, reporter: Any) -> tuple[bool, bool]:
+    """Whether to save now, as it is time or a node is about to go; and whether to stop. The same on all workers."""
+    minutes = (time.monotonic() - checkpoints.saved_at) / 60
+    late = run.checkpoint_minutes is not None and minutes >= run.checkpoint_minutes
+    going = checkpoints.is_first_notice(ray.train.get_preemption_info())
+    stop = checkpoints.rank == 0 and reporter.is_stop_requested()
+    votes = torch.tensor([float(late or going), float(stop)], device=device)
+    if checkpoints.world > 1:
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    save, leave = (vote > 0 for vote in votes.tolist())
+    return save, leave
 
 
 def _model(model: ModelConfig, config: TrainConfig, init: str | None) -> nn.Module:
@@ -80,42 +128,17 @@ def _model(model: ModelConfig, config: TrainConfig, init: str | None) -> nn.Modu
     return built
 
 
-def _batches(
-    settings: dict[str, Any], engine: Any, tokenize: Any, rank: int, world: int, first_epoch: int
-) -> Iterator[Batch]:
+def _batches(settings: dict[str, Any], trainer: Trainer, rank: int, world: int, from_step: int) -> Iterator[Batch]:
     feed: Feed = settings["feed"]
     curation = settings["curation"]
-    if curation is None:
-        return feed.batches(rank, world, first_epoch)
-    if first_epoch > 0:
+    if curation and from_step > 0:  # the epoch that chooses is done
         return iter(())
-    if curation["mode"] == "streaming":
-        return batches_ahead(curation["curator"], curation["plan"], rank, world)
-    outcome, subset = curation["curator"], curation["subset"]
-    return batches_inline(feed, curation["plan"], engine, tokenize, outcome, subset, rank, world)
-
-
-def _checkpoint(engine: Any, record: StepRecord, world: int, history: list[dict[str, Any]]) -> None:
-    """Hand DeepSpeed's state to Ray Train, which puts the workers' parts together on the run's storage."""
-    with tempfile.TemporaryDirectory(prefix="chexray-") as name:
-        save_state(engine, Path(name), {"next_epoch": record.epoch + 1, "history": history})
-        (Path(name) / WORLD_FILE).write_text(str(world))
-        metrics = {"step": record.step, "epoch": record.epoch, "loss": record.loss}
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(name))
-
-
-def _resume(engine: Any, world: int, history: list[dict[str, Any]]) -> int:
-    """Load the latest checkpoint of this run, if there is one. Returns the epoch to go on with."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        saved = int((Path(folder) / WORLD_FILE).read_text())
-        if saved != world:  # DeepSpeed's state is cut for one number of workers, and it refuses another
-            raise ChexrayError(
-                f"the run's last checkpoint is of {saved} workers, this start has {world}; "
-                f"resume with --workers {saved}"
-            )
-        client = load_state(engine, Path(folder))
-    history.extend(client["history"])
-    return int(client["next_epoch"])
+    if curation and curation["mode"] == "paper":
+        # Not from a thread: its exchange between workers must keep its place among those of the steps.
+        outcome, subset = curation["curator"], curation["subset"]
+        return batches_inline(feed, curation["plan"], trainer.engine, trainer.tokenize, outcome, subset, rank, world)
+    if curation:
+        batches = batches_ahead(curation["curator"], curation["plan"], rank, world)
+    else:
+        batches = feed.batches(rank, world, from_step)
+    return prefetched(batches, trainer.tokenize, trainer.device, _PREFETCHED_STEPS, trainer.run.stall_seconds)

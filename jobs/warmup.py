@@ -27,9 +27,14 @@ def scorer_of(recipe: Recipe, corpus: str, given: str | None, folder: str, runti
 
     config = recipe.curate
     share = {"selector": "random", "keep": config.warmup_fraction, "mode": "budget"}
-    epochs = {"epochs": config.warmup_epochs, "checkpoint_epochs": config.warmup_epochs}
+    epochs = {"epochs": config.warmup_epochs}
+    whole = recipe.run.model_copy(update={"checkpoint_epochs": config.warmup_epochs})
     warmup = recipe.model_copy(
-        update={"curate": config.model_copy(update=share), "train": recipe.train.model_copy(update=epochs)}
+        update={
+            "curate": config.model_copy(update=share),
+            "train": recipe.train.model_copy(update=epochs),
+            "run": whole,
+        }
     )
     sample = storage.join(folder, "warmup")
     curate(warmup, corpus, sample, runtime=runtime)

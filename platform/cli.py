@@ -161,6 +161,9 @@ def pretrain(
     recipe: RecipeName = "tiny",
     set_: Overrides = None,
     workers: Workers = 1,
+    min_workers: Annotated[
+        int | None, typer.Option(help="Go on with as few as these while nodes are away; --workers is the most.")
+    ] = None,
     scorers: Annotated[int, typer.Option(help="Scorers beside the workers, with --curation streaming.")] = 1,
     gpu: Gpu = False,
     address: Address = None,
@@ -176,7 +179,7 @@ def pretrain(
     if keep is not None and curation is None:
         raise UsageError("--keep: is for runs that choose their pairs (--curation), or for chexray curate")
     settings = load_recipe(recipe, curation_settings(curation, keep, set_ or []))
-    runtime = Runtime(address=address, workers=workers, scorers=scorers, gpu=gpu)
+    runtime = Runtime(address=address, workers=workers, min_workers=min_workers, scorers=scorers, gpu=gpu)
     _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer), json_)
 
 

@@ -192,8 +192,6 @@ class TrainConfig(_Settings):
         "auto", description="'auto': bfloat16 on a GPU that has it, else float32"
     )
     augment: float = Field(0.0, ge=0, le=0.5, description="strength of random shift, scale, turn and brightness")
-    checkpoint_epochs: Positive = Field(1, description="epochs between resumable checkpoints")
-    checkpoints_kept: Positive = 2
     shuffle_shards: int = Field(8, ge=1, description="shards that are shuffled together; bounds memory")
     seed: Seed = 0
 
@@ -202,6 +200,30 @@ class TrainConfig(_Settings):
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
         return self
+
+
+class RunConfig(_Settings):
+    """How a pretraining run is carried out: how long it takes, what it outlives, where it goes on. Not what comes out.
+
+    So these may change between a run and its resumption.
+    """
+
+    micro_batch: int | None = Field(
+        None, ge=1, description="pairs in the towers at once: a larger share is cut, for the same step in less memory"
+    )
+    recompute_activations: bool = Field(False, description="keep no activations inside the towers: a third more time")
+    compile: bool = Field(False, description="torch.compile the towers: minutes at the start, faster steps on GPUs")
+    max_failures: int = Field(10, ge=-1, description="lost workers that the run outlives; -1: any number")
+    resize_seconds: float = Field(
+        60.0, gt=0, description="between looks for nodes that have joined, with --min-workers"
+    )
+    stall_seconds: float = Field(1800.0, ge=10, description="without pairs, or another worker's answer: a failure")
+    max_skipped: Positive = Field(10, description="steps without a finite loss and gradient, at which the run stops")
+    checkpoint_epochs: Positive = Field(1, description="epochs between resumable checkpoints")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between them, beside those")
+    checkpoint_minutes: float | None = Field(None, gt=0, description="minutes between them, beside those")
+    checkpoints_kept: Positive = 2
+    read_steps: Positive = Field(10, description="steps between two looks at the loss, the clock and notices to stop")
 
 
 class EvaluateConfig(_Settings):
@@ -224,6 +246,7 @@ class Recipe(_Settings):
     ingest: IngestConfig = IngestConfig()
     curate: CurateConfig = CurateConfig()
     train: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
@@ -232,6 +255,7 @@ class Runtime(_Settings):
 
     address: str | None = None
     workers: Positive = 1
+    min_workers: int | None = Field(None, ge=1, description="a run goes on with so few; null: with all or not at all")
     scorers: Positive = Field(1, description="scorers beside the workers, while a stream is curated")
     gpu: bool = False
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a Ray started here; null: the machine's")

@@ -11,3 +11,9 @@ class UsageError(ChexrayError):
     """The command or its settings are wrong. Exit code 2."""
 
     exit_code = 2
+
+
+class StoppedError(ChexrayError):
+    """The job was asked to stop, and can go on later. Exit code 143, as of a process that heeds SIGTERM."""
+
+    exit_code = 143

@@ -41,14 +41,16 @@ class Share:
 
 
 def decoded_pairs(
-    corpus: str, windows: Sequence[Window], share: Share, image_size: int, cuts: Sequence[int] = ()
+    corpus: str, windows: Sequence[Window], share: Share, image_size: int, cuts: Sequence[int] = (), start: int = 0
 ) -> ray.data.Dataset:
     """Blocks of `image` uint8 [n, S, S], `report`, `sample_id`, `position` in the epoch [n], in the windows' order.
 
     A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
-    pairs together into as few blocks as it likes.
+    pairs together into as few blocks as it likes. `start`: the position at which the first of the windows is entered.
     """
     items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in pieces_of(w, cuts)]
+    if items and start > windows[0].first:
+        items[0]["first"] = start - windows[0].first
     dataset = ordered_tasks(items)
     return dataset.map_batches(_WindowReader(corpus, share, image_size), batch_size=1, zero_copy_batch=True)
 

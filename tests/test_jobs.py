@@ -31,7 +31,7 @@ from chexray.platform.config import Runtime
 from chexray.platform.corpus.inspection import inspect_corpus
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table
 from chexray.platform.corpus.uids import read_uids
-from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import load_checkpoint
 from chexray.platform.model.preprocess import model_pixels, normalise
 
@@ -128,21 +128,22 @@ def test_pretrain_two_workers_follow_the_trajectory_of_one(folder: Path, corpus:
     assert [a["pairs"] for a in one] == [b["pairs"] for b in two]
 
 
-def test_pretrain_whose_worker_is_killed_goes_on_from_its_last_checkpoint_to_the_same_weights(
+def test_pretrain_whose_worker_is_killed_goes_on_by_itself_to_the_same_weights(
     folder: Path, corpus: str, checkpoint: str
 ) -> None:
     out = folder / "killed"
     with ThreadPoolExecutor(1) as thread:
         run = thread.submit(pretrain, small(), corpus, str(out))
-        saved = _wait_for(lambda: next((out / "state" / "run").glob("checkpoint_*/world_size.txt"), None), run)
-        assert saved
+        saved = out / "state" / "run"
+        assert _wait_for(lambda: sorted(saved.glob("checkpoint_*/run.json"))[1:], run)
         for process in psutil.process_iter(["name", "cmdline"]):
             if any("RayTrainWorker" in part for part in process.info["cmdline"] or []):
                 process.kill()
-        with pytest.raises(ChexrayError, match="pretraining failed"):
-            run.result(timeout=300)
-    assert not (out / "manifest.json").exists()
-    pretrain(small(), corpus, str(out))
+        counts = run.result(timeout=300).counts
+    assert [start["workers"] for start in counts["starts"]] == [1, 1]
+    assert counts["starts"][1]["step"] > 0
+    # Lost are the steps since the last checkpoint that arrived, which is one an epoch.
+    assert 0 <= counts["steps_repeated"] <= 2 * counts["accounts"][0]["steps"]
     resumed, expected = (load_file(f"{uri}/open_clip_model.safetensors") for uri in (out, checkpoint))
     worst = max(float((resumed[name] - expected[name]).abs().max()) for name in expected)
     assert worst == 0.0
@@ -254,7 +255,7 @@ def test_demo_runs_the_whole_path_and_compares_three_runs(folder: Path, capsys: 
     assert "What each run reached" in capsys.readouterr().out
 
 
-def _wait_for(found: Callable[[], Path | None], run: Future[Any], seconds: float = 300) -> Path | None:
+def _wait_for(found: Callable[[], Any], run: Future[Any], seconds: float = 300) -> Any:
     """Poll until something is found, the run ends or time is up."""
     deadline = time.monotonic() + seconds
     while not (result := found()) and not run.done() and time.monotonic() < deadline:

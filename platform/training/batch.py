@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,3 +29,5 @@ class Batch:
     share_sizes: Sequence[int]
     last_of_epoch: bool
     place: float
+    token: Any = None
+    """[b, L] int64, where the reports have been tokenized already."""

@@ -1,26 +1,19 @@
-"""DeepSpeed around the model: its configuration, its start and its state on disk."""
+"""DeepSpeed around the model: its configuration, its start and its weights."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from chexray.platform.config import TrainConfig
+from chexray.platform.config import RunConfig, TrainConfig
+from chexray.platform.errors import UsageError
 from chexray.platform.model.batch_norm import share_batch_statistics
+from chexray.platform.training.optimizer import GuardedAdamW, parameter_groups
 
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: decayed matrices and filters; and biases, norms, gains and the temperature, which are not."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("pos_embed")]
-    kept = {id(p) for p in decayed}
-    rest = [p for _, p in named if id(p) not in kept]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+_NO_CLIPPING = 1e30
 
 
 def engine_config(config: TrainConfig, world: int) -> dict[str, Any]:
@@ -29,7 +22,8 @@ def engine_config(config: TrainConfig, world: int) -> dict[str, Any]:
     return {
         "train_batch_size": micro_batch * world,
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_clipping": config.clip_norm or 0.0,
+        # Without clipping, a bound that no finite gradient meets: the norm is then computed, and found not finite.
+        "gradient_clipping": config.clip_norm or _NO_CLIPPING,
         "zero_optimization": {"stage": config.zero_stage},
         # Our AdamW is torch's own; DeepSpeed's CPU one would be compiled at the first start.
         "zero_allow_untested_optimizer": True,
@@ -38,7 +32,7 @@ def engine_config(config: TrainConfig, world: int) -> dict[str, Any]:
     }
 
 
-def start_engine(model: nn.Module, config: TrainConfig, world: int, device: torch.device) -> Any:
+def start_engine(model: nn.Module, config: TrainConfig, run: RunConfig, world: int, device: torch.device) -> Any:
     """A DeepSpeed engine around `model` with AdamW. The process group must be there already.
 
     Batch normalisation becomes one over all workers, or a step would depend on how it is shared out.
@@ -50,13 +44,29 @@ def start_engine(model: nn.Module, config: TrainConfig, world: int, device: torc
     if device.type == "cpu":
         _leave_shared_memory_op_out()
     share_batch_statistics(model)
+    _require_divisible(model, run)
+    if run.recompute_activations:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    if run.compile:
+        for tower in (model.visual, model.text):
+            tower.compile()  # type: ignore[union-attr]
     groups = parameter_groups(model, config.weight_decay)
     betas = (config.beta1, config.beta2)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+    optimizer = GuardedAdamW(groups, lr=config.lr, betas=betas)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=engine_config(config, world), dist_init_required=False
     )
     return engine
+
+
+def _require_divisible(model: nn.Module, run: RunConfig) -> None:
+    """Raise `UsageError` where a part of a share would not be normalised as the whole is."""
+    named = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if run.micro_batch and named:
+        raise UsageError(
+            f"run.micro_batch={run.micro_batch}: {named[0]} normalises over the whole batch, which then cannot be "
+            "cut; use a tower without batch normalisation, more workers or a smaller train.global_batch"
+        )
 
 
 def full_state(engine: Any, zero_stage: int) -> dict[str, torch.Tensor]:
@@ -68,17 +78,6 @@ def full_state(engine: Any, zero_stage: int) -> dict[str, torch.Tensor]:
 
     with deepspeed.zero.GatheredParameters(list(module.parameters())):
         return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def save_state(engine: Any, folder: Path, client_state: dict[str, Any]) -> None:
-    """DeepSpeed's resumable state; every worker calls it and writes its part."""
-    engine.save_checkpoint(str(folder), tag="state", client_state=client_state)
-
-
-def load_state(engine: Any, folder: Path) -> dict[str, Any]:
-    """Load what `save_state` wrote at the same number of workers. Returns the client state."""
-    _, client_state = engine.load_checkpoint(str(folder), tag="state")
-    return dict(client_state)
 
 
 def _leave_shared_memory_op_out() -> None:

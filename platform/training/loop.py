@@ -1,21 +1,22 @@
 """The training steps of one worker. Knows the engine, the batches and the schedule; nothing of Ray.
 
-b: this worker's pairs of a step; S: image size in pixels; L: tokens.
+b: this worker's pairs of a step; S: image size in pixels; L: tokens; D: embedding width.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
+from torch.utils.checkpoint import checkpoint
 
-from chexray.platform.config import TrainConfig
+from chexray.platform.config import RunConfig, TrainConfig
 from chexray.platform.errors import ChexrayError
 from chexray.platform.model.contrastive import global_info_nce
 from chexray.platform.model.encoder import Tokenizer
@@ -27,7 +28,12 @@ from chexray.platform.training.schedule import learning_rate
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step is known by: `loss` is the global batch's, the same on every worker."""
+    """What a step is known by: `loss` is the global batch's, the same on every worker.
+
+    `digest`: of the global batch's sample ids (see `digest_ids`). `skipped`: the loss or a gradient was not finite, and
+    nothing moved. `seconds` and `data_seconds`, of which it waited for pairs: this worker's, averaged over the steps
+    that were read together.
+    """
 
     step: int
     epoch: int
@@ -35,39 +41,141 @@ class StepRecord:
     lr: float
     logit_scale: float
     pairs: int
+    digest: int
     seconds: float
+    data_seconds: float
+    skipped: bool
 
 
-def train_steps(
-    engine: Any,
-    tokenize: Tokenizer,
-    batches: Iterable[Batch],
-    total_steps: int,
-    config: TrainConfig,
-    device: torch.device,
-    on_step: Callable[[StepRecord, Batch], None],
-) -> None:
-    """Run the batches through the engine, one optimizer step each, and tell `on_step` of every one.
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose numbers are still on the device: [4] float32: loss, inverse temperature, 1 where skipped."""
 
-    Raises `ChexrayError` naming the step where the loss is not finite.
-    """
-    autocast = autocast_of(config, device)
-    clock = time.monotonic()
-    engine.train()
-    for batch in batches:
-        lr = learning_rate(batch.place, total_steps, config)
-        for group in engine.optimizer.param_groups:
+    batch: Batch
+    lr: float
+    number_3: torch.Tensor
+
+
+class Trainer:
+    """Takes a batch a step. Numbers stay on the device until they are asked for, so that no step waits for them."""
+
+    def __init__(
+        self,
+        engine: Any,
+        tokenize: Tokenizer,
+        total_steps: int,
+        config: TrainConfig,
+        run: RunConfig,
+        device: torch.device,
+    ) -> None:
+        self.engine, self.tokenize, self.total_steps = engine, tokenize, total_steps
+        self.config, self.run, self.device = config, run, device
+        self.skipped = 0
+        self._pending: list[_Pending] = []
+        self._clock = time.monotonic()
+        engine.train()
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step on the global batch."""
+        lr = learning_rate(batch.place, self.total_steps, self.config)
+        for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        loss, scale = _step(engine, tokenize, batch, config, device, autocast)
-        if not np.isfinite(loss):
-            raise ChexrayError(
-                f"step {batch.step}: the loss is {loss}; lower train.lr, or look at the batch's pairs: "
-                f"{', '.join(batch.sample_id[:8])} ..."
-            )
+        # What dropout draws follows from the step, so it is the same after an interruption.
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        torch.manual_seed(hash((self.config.seed, rank, batch.step)) % 2**32)
+        try:
+            number_3 = self._numbers(batch)
+        except torch.OutOfMemoryError as error:
+            raise ChexrayError(_lower_what(self.run, len(batch.sample_id), error)) from error
+        self._pending.append(_Pending(batch, lr, number_3))
+
+    def read(self, data_seconds: float = 0.0) -> list[StepRecord]:
+        """The steps since the last time, of whose time workers waited so long for pairs. Waits for the device.
+
+        Raises `ChexrayError` with the pairs of the step where `run.max_skipped` steps were skipped in all.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return []
+        numbers = torch.stack([step.number_3 for step in pending]).tolist()
+        digest_S = torch.tensor([digest_ids(step.batch.sample_id) for step in pending], device=self.device)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(digest_S)
         now = time.monotonic()
-        record = StepRecord(batch.step, batch.epoch, loss, lr, scale, sum(batch.share_sizes), now - clock)
-        clock = now
-        on_step(record, batch)
+        each, waited = (now - self._clock) / len(pending), data_seconds / len(pending)
+        self._clock = now
+        records = []
+        for step, (loss, scale, skipped), digest in zip(pending, numbers, digest_S.tolist(), strict=True):
+            batch, pairs = step.batch, sum(step.batch.share_sizes)
+            times = (each, waited)
+            record = StepRecord(batch.step, batch.epoch, loss, step.lr, scale, pairs, digest, *times, skipped > 0)
+            records.append(record)
+            if record.skipped:
+                self._count_skipped(batch, loss)
+        return records
+
+    def _count_skipped(self, batch: Batch, loss: float) -> None:
+        self.skipped += 1
+        if self.skipped < self.run.max_skipped:
+            return
+        ids: list[Any] = [list(batch.sample_id)]
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            ids = [None] * dist.get_world_size()
+            dist.all_gather_object(ids, list(batch.sample_id))
+        what = f"the loss is {loss}" if not torch.isfinite(torch.tensor(loss)) else "a gradient is not finite"
+        raise ChexrayError(
+            f"step {batch.step}: {what}, and {self.skipped} steps were skipped for that (run.max_skipped="
+            f"{self.run.max_skipped}); lower train.lr, or look at the step's pairs: {', '.join(chain(*ids))}"
+        )
+
+    def _numbers(self, batch: Batch) -> torch.Tensor:
+        image = torch.from_numpy(batch.image).to(self.device, non_blocking=True)
+        image = augment(image, batch.sample_id, self.config.augment, self.config.seed, batch.epoch)
+        token = batch.token if batch.token is not None else self.tokenize(list(batch.report))
+        token = token.to(self.device, non_blocking=True)
+        with autocast_of(self.config, self.device):
+            image_bD, text_bD, logit_scale = self._embed(image, token)
+        scale = logit_scale.detach().clone()  # the step moves it
+        part = global_info_nce(image_bD.float(), text_bD.float(), logit_scale, batch.share_sizes)
+        self.engine.backward(part)
+        self.engine.step()
+        world = len(batch.share_sizes)
+        loss = part.detach() / world
+        if world > 1:
+            dist.all_reduce(loss)
+        return torch.stack([loss.float(), scale.float().reshape(()), self._was_skipped().to(loss.device)])
+
+    def _embed(self, image_bSS: torch.Tensor, token_bL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Embeddings of this worker's share, `micro_batch` pairs at a time where there are more.
+
+        The graph then keeps no activations but the chunk's that backward is in, which are computed again: gradient
+        caching (Gao et al. 2021, arXiv 2101.06983), by torch's own recomputation, which draws dropout as before.
+        """
+        size = self.run.micro_batch
+        if size is None or len(image_bSS) <= size:
+            found: tuple[torch.Tensor, torch.Tensor, Any] = self._towers(image_bSS, token_bL)
+            return found
+        chunks = zip(torch.split(image_bSS, size), torch.split(token_bL, size), strict=True)
+        parts = [checkpoint(self._towers, image, token, use_reentrant=False) for image, token in chunks]
+        image_bD, text_bD = (torch.cat([part[i] for part in parts]) for i in range(2))
+        return image_bD, text_bD, parts[0][2]
+
+    def _towers(self, image_bSS: torch.Tensor, token_bL: torch.Tensor) -> Any:
+        return self.engine(normalise(image_bSS), token_bL)
+
+    def _was_skipped(self) -> torch.Tensor:
+        """ZeRO looks at the norm by itself and leaves the optimizer alone; else that has looked at the gradients."""
+        if not self.engine.was_step_applied():
+            return torch.ones(())
+        base = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+        found: torch.Tensor = base.found_inf
+        return found.clone()
+
+
+def digest_ids(sample_ids: Iterable[str]) -> int:
+    """A number for a set of sample ids, whatever their order: the sum of their first 64 bits, as int64 wraps it."""
+    total = sum(int(sample[:16], 16) for sample in sample_ids) % 2**64
+    return total - 2**64 if total >= 2**63 else total
 
 
 def autocast_of(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -78,20 +186,9 @@ def autocast_of(config: TrainConfig, device: torch.device) -> AbstractContextMan
     return nullcontext()
 
 
-def _step(
-    engine: Any, tokenize: Tokenizer, batch: Batch, config: TrainConfig, device: torch.device, autocast: Any
-) -> tuple[float, float]:
-    """One optimizer step on the global batch. Returns its loss and the inverse temperature before the step."""
-    image = torch.from_numpy(batch.image).to(device, non_blocking=True)
-    image = augment(image, batch.sample_id, config.augment, config.seed, batch.epoch)
-    token = tokenize(list(batch.report)).to(device, non_blocking=True)
-    with autocast:
-        image_bD, text_bD, logit_scale = engine(normalise(image), token)
-    part = global_info_nce(image_bD.float(), text_bD.float(), logit_scale, batch.share_sizes)
-    engine.backward(part)
-    engine.step()
-    world = len(batch.share_sizes)
-    loss = part.detach() / world
-    if world > 1:
-        dist.all_reduce(loss)
-    return float(loss), float(logit_scale.detach())
+def _lower_what(run: RunConfig, pairs: int, error: BaseException) -> str:
+    size = min(run.micro_batch or pairs, pairs)
+    return (
+        f"out of memory with {size} pairs in the towers at once: set run.micro_batch={max(1, size // 2)} (the same "
+        f"steps in smaller parts), or run.recompute_activations=true ({str(error).splitlines()[0][:200]})"
+    )
