@@ -1,11 +1,11 @@
-# make setup | demo | test | test-slow | check | lock | clean
+# make setup | demo | test | test-slow | chaos | check | lock | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check format lock clean
+.PHONY: setup demo test test-slow chaos check format lock clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+chaos: setup
+	$(BIN)/python benchmarks/chaos.py chaos-out --kills 10
+
 # Type checkers do not follow an editable install's folder mapping, so an installed copy is checked.
 check: setup
 	$(BIN)/ruff check .
@@ -44,4 +47,4 @@ lock: setup
 		--no-emit-index-url --no-header pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf build dist demo-out *.egg-info
+	rm -rf build dist demo-out chaos-out *.egg-info

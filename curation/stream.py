@@ -18,6 +18,7 @@ import ray.data
 
 from chexray.curation.curator import Block, Curated, Curator, Record
 from chexray.curation.features import FeatureWriter, open_features
+from chexray.curation.selection import superbatch_budget
 from chexray.platform.config import CurateConfig, Runtime
 from chexray.platform.corpus.order import epoch_windows
 from chexray.platform.corpus.shards import Shard
@@ -83,6 +84,12 @@ def choose_again(features: str, config: CurateConfig, shuffle: int | None = None
     task = ray.remote(num_cpus=1)(_choose_again)
     result: Curated = ray.get(task.remote(features, config, shuffle))
     return result
+
+
+def require_keepable(config: CurateConfig, pairs: int) -> None:
+    """Raise `UsageError` where the fraction is less than a pair: before anything is scored for it."""
+    if config.mode == "budget" and superbatch_budget(config.keep, 0, pairs) == 0:
+        raise UsageError(f"curate.keep={config.keep}: keeps none of the {pairs} pairs to train on")
 
 
 def require_pairs(config: CurateConfig, pairs: int) -> None:

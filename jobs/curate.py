@@ -12,7 +12,7 @@ import ray
 
 from chexray.cluster.local import ray_session
 from chexray.curation.features import FEATURES_FOLDER, has_features
-from chexray.curation.stream import Scoring, choose_again, score_stream
+from chexray.curation.stream import Scoring, choose_again, require_keepable, score_stream
 from chexray.curation.subset import chosen_table, subset_table
 from chexray.curation.whole import choose_by_features, choose_unscored, needs_features
 from chexray.jobs.progress import bar
@@ -56,6 +56,7 @@ def curate(
     stage = Stage(out, "subset", settings, inputs, overwrite=overwrite)
     corpus = storage.resolve(corpus)
     shards = require_shards(corpus, "train")
+    require_keepable(config, sum(shard.pairs for shard in shards))
     if done := stage.begin():
         return done
     pairs = read_columns(corpus, AUDITED, "train")
@@ -66,9 +67,11 @@ def curate(
             return write_subset(stage, corpus, shards, pairs, table, curation_cost(), config=config)
         used = storage.join(storage.resolve(features), FEATURES_FOLDER) if features else stage.path(FEATURES_FOLDER)
         if features:
-            curated, cost = None, _cost_of_features(features)
+            curated, cost = None, dict(read_manifest(features, "subset").cost)  # it is not to be had for less
+            borrowed = {"features_flops": cost["total_flops"]}
         else:
             curated, cost = _score(recipe, corpus, shards, scorer, stage, runtime)
+            borrowed = {}
         if config.selector == "prototype":
             table = subset_table(pairs, curated=curated or choose_again(used, config))
         else:
@@ -78,7 +81,7 @@ def curate(
                 cost = add_costs(cost, _embed(recipe, corpus, shards, reference, against, runtime)[1])
             table = _choose_whole(pairs, used, against, recipe)
         require_kept(table, config)
-        return write_subset(stage, corpus, shards, pairs, table, cost, config=config, features=used)
+        return write_subset(stage, corpus, shards, pairs, table, {**cost, **borrowed}, config=config, features=used)
 
 
 def _inputs(
@@ -88,16 +91,20 @@ def _inputs(
     selector = recipe.curate.selector
     if features and scorer:
         raise UsageError("--features and --scorer: give one of them; features are there already")
-    if (reference is None) == (selector == "learnability"):
+    if reference is None and selector == "learnability":
         raise UsageError(
-            f"--reference: a checkpoint that selector learnability needs, and no other (this is {selector})"
+            "--selector learnability: compares losses with another model's; give its --reference CHECKPOINT"
         )
+    if reference and selector != "learnability":
+        raise UsageError(f"--reference: is for selector learnability, and this is {selector}")
     if (features or scorer) and not needs_features(recipe.curate):
         raise UsageError(f"--selector {selector}: chooses without looking at pairs; leave --scorer and --features out")
     if features:
-        require_same_corpus(features, corpus)
+        require_same_corpus(features, corpus, "--features")
         if not has_features(storage.join(features, FEATURES_FOLDER)):
-            raise UsageError(f"--features {features}: this subset was chosen without features")
+            source = read_manifest(features, "subset").inputs.get("features")
+            hint = f"it used those of {source}: give that" if source else "it was chosen without any"
+            raise UsageError(f"--features {features}: this subset has no features of its own; {hint}")
         inputs["features"] = (features, "subset")
     for role, uri in (("scorer", scorer), ("reference", reference)):
         if uri:
@@ -133,11 +140,6 @@ def _choose_whole(pairs: pa.Table, features: str, reference: str | None, recipe:
     chosen = ray.get(ray.remote(num_cpus=1)(choose_by_features).remote(features, reference, recipe.curate))
     kept = [sample for sample, keep in zip(chosen["sample_id"], chosen["kept"], strict=True) if keep]
     return chosen_table(pairs, kept)
-
-
-def _cost_of_features(subset: str) -> dict[str, Any]:
-    """What scoring and its warm-up cost when they were made: the subset is not to be had for less."""
-    return dict(read_manifest(subset, "subset").cost)
 
 
 if __name__ == "__main__":

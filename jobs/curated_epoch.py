@@ -14,7 +14,7 @@ from chexray.curation.stream import SHUFFLE_SHARDS, require_pairs
 from chexray.curation.subset import subset_table
 from chexray.jobs.epoch_batches import InlineChoice, sample_steps
 from chexray.jobs.feed import Feed
-from chexray.jobs.fit import STATE_FOLDER, feed_of, fit
+from chexray.jobs.fit import STATE_FOLDER, feed_of, fit, validation_feed
 from chexray.jobs.warmup import scorer_of
 from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
 from chexray.platform import storage
@@ -89,12 +89,13 @@ def train_curated_epoch(
     plan, feed = epoch.plan, replace(feed_of(recipe, corpus), epochs=1)
     used, warmup = scorer_of(recipe, corpus, scorer, chosen.uri, runtime)
     curation: dict[str, Any] = {"mode": epoch.mode, "plan": plan, "subset": chosen.uri}
+    validation = validation_feed(recipe, corpus)
     total = epoch.total_steps(recipe.train.epochs)
     counts: dict[str, Any] = {}
     curator, running = _start_curator(epoch, feed, used, chosen, recipe, runtime)
     curation["curator"] = curator
     try:
-        fit(recipe, stage, runtime, feed, total, reporter, used if epoch.follows else None, curation)
+        fit(recipe, stage, runtime, feed, total, reporter, used if epoch.follows else None, curation, validation)
         result = ray.get(running or curator.get.remote())
     finally:
         ray.kill(curator)
@@ -109,6 +110,11 @@ def train_curated_epoch(
     pairs = read_columns(corpus, AUDITED, "train")
     table = subset_table(pairs, curated=result)
     require_kept(table, plan.config)
+    if plan.config.mode == "paper":
+        reporter.warn(
+            f"fixed counts kept {result.selection.keep_B.float().mean():.1%}: the share follows from "
+            f"train.global_batch={plan.global_batch} (the paper's is 480); --keep sets it"
+        )
     cost = _cost(used, epoch, scored, seconds, warmup)
     features = chosen.path(FEATURES_FOLDER)
     write_subset(chosen, corpus, feed.shards, pairs, table, cost, counts, epoch.config, features)

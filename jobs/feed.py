@@ -24,16 +24,17 @@ class Feed:
     """The batches of a run's epochs over a corpus: the same global steps at any number of workers.
 
     `first_epoch` and `first_step`: where this corpus takes over, if another one was read before. `planned_steps`: of an
-    epoch, in the learning rate's schedule, if not those that there are.
+    epoch, in the learning rate's schedule, if not those that there are. `readers`: see `decoded_pairs`.
     """
 
     corpus: str
     shards: Sequence[Shard]
     global_batch: int
     epochs: int
-    seed: int
+    seed: int | None
     shuffle_shards: int
     image_size: int
+    readers: int | None = None
     first_epoch: int = 0
     first_step: int = 0
     planned_steps: int | None = None
@@ -83,5 +84,5 @@ class Feed:
             if epoch > from_epoch or window.first + window.pairs > from_position
         ]
         share = Share(self.epoch_steps, rank, world)
-        dataset = decoded_pairs(self.corpus, windows, share, self.image_size, start=from_position)
+        dataset = decoded_pairs(self.corpus, windows, share, self.image_size, start=from_position, readers=self.readers)
         yield from dataset.iter_batches(batch_size=None, prefetch_batches=PREFETCH_BLOCKS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray.train
@@ -19,10 +21,12 @@ from chexray.platform import storage
 from chexray.platform.artifacts import Stage
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.order import EpochSteps
-from chexray.platform.corpus.shards import require_shards
+from chexray.platform.corpus.shards import list_shards, require_shards
 from chexray.platform.errors import ChexrayError, UsageError
 
 STATE_FOLDER = "state"
+_READERS = 1
+"""Processes that read for each trainer on CPUs."""
 
 
 def fit(
@@ -34,8 +38,11 @@ def fit(
     reporter: Any,
     init: str | None = None,
     curation: dict[str, Any] | None = None,
+    validation: Feed | None = None,
 ) -> None:
     """Train the epochs of `feed` that the run's last checkpoint does not have, or the one that `curation` describes.
+
+    With `validation`, the weights of the epoch that loses least on it are kept too.
 
     Ray Train's checkpoints lie below the artifact, where the same run finds them again.
     """
@@ -43,7 +50,9 @@ def fit(
         "model": recipe.model.model_dump(),
         "train": recipe.train.model_dump(),
         "run": recipe.run.model_dump(),
-        "feed": feed,
+        # On CPUs the trainers may have taken them all, and readers that wait for one would wait for ever.
+        "feed": feed if runtime.gpu else replace(feed, readers=_READERS),
+        "validation": validation if runtime.gpu or validation is None else replace(validation, readers=_READERS),
         "total_steps": total_steps,
         "init": init,
         "out": stage.uri,
@@ -54,6 +63,9 @@ def fit(
     run = recipe.run
     resources = {"GPU": 1.0} if runtime.gpu else {"CPU": 1.0}
     fewest = runtime.min_workers or runtime.workers
+    if fewest < runtime.workers:
+        # Right after a node has died Ray still counts on it: how long it waits for that, of a minute by default.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     trainer = TorchTrainer(
         train_entry,
         train_loop_config=settings,
@@ -111,6 +123,17 @@ def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:
         image_size=recipe.model.vision.image_size,
         **place,
     )
+
+
+def validation_feed(recipe: Recipe, corpus: str) -> Feed | None:
+    """The validation split in its own order, where the run's weights are chosen by it. `UsageError` without one."""
+    if recipe.train.choose == "last":
+        return None
+    shards = [shard for shard in list_shards(corpus) if shard.split == "validation" and shard.pairs]
+    if not shards:
+        raise UsageError(f"train.choose=best: {corpus} has no validation split to choose by (ingest.validation_share)")
+    whole = feed_of(recipe, corpus)
+    return replace(whole, shards=shards, epochs=1, seed=None, shuffle_shards=1)
 
 
 def require_workers(steps: EpochSteps, workers: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from chexray.cluster.local import ray_session
 from chexray.jobs.curated_epoch import Curation, epoch_of, train_curated_epoch
-from chexray.jobs.fit import feed_of, fit, require_workers
+from chexray.jobs.fit import feed_of, fit, require_workers, validation_feed
 from chexray.jobs.progress import bar
 from chexray.jobs.train_worker import HISTORY_FILE
 from chexray.platform import storage
@@ -62,7 +62,7 @@ def pretrain(
     stage = Stage(out, "checkpoint", settings, inputs, overwrite=overwrite)
     epoch = epoch_of(recipe, corpus, curation, scorer) if curation else None
     pairs = storage.resolve(storage.join(subset, "corpus") if subset else corpus)
-    feed = feed_of(recipe, pairs)
+    feed, validation = feed_of(recipe, pairs), validation_feed(recipe, storage.resolve(corpus))
     require_workers(epoch.steps if epoch else feed.epoch_steps, runtime.workers)
     if done := stage.begin():
         return done
@@ -76,7 +76,7 @@ def pretrain(
             place = {"first_epoch": 1, "first_step": epoch.steps.steps, "planned_steps": epoch.later_steps}
             feed = feed_of(recipe, pairs, **place)
         if not epoch or recipe.train.epochs > 1:
-            fit(recipe, stage, runtime, feed, total, reporter)
+            fit(recipe, stage, runtime, feed, total, reporter, validation=validation)
         if reporter.is_stop_requested():
             raise StoppedError(f"stopped on request; the same command goes on from the last checkpoint in {stage.uri}")
         starts, executed = reporter.starts(), reporter.counted()
@@ -89,6 +89,10 @@ def pretrain(
     chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
     seconds = sum(step["seconds"] for step in history) * runtime.workers
     cost = training_cost(per_pair, len(ids), recipe.train.epochs, int(chosen["total_flops"]), seconds)
+    looks = sum("validation_loss" in step for step in history)
+    if validation:
+        cost["validation_flops"] = per_pair.score * looks * validation.epoch_steps.pairs
+        cost["total_flops"] += cost["validation_flops"]
     full_pairs = read_manifest(corpus).counts["pairs_by_split"]["train"]
     cost["compute_vs_full"] = cost["total_flops"] / (per_pair.train * full_pairs * recipe.train.epochs)
     if epoch:
@@ -96,7 +100,15 @@ def pretrain(
             int(chosen["scoring_flops"]), per_pair, len(ids), full_pairs
         )
     run = {"steps_repeated": repeated, "starts": starts, "steps_skipped": sum(step["skipped"] for step in history)}
-    counts = {"pairs": len(ids), "epochs": recipe.train.epochs, "steps": len(history), "accounts": epochs, **run}
+    share = {"share_of_corpus": len(ids) / full_pairs}
+    counts = {
+        "pairs": len(ids),
+        **share,
+        "epochs": recipe.train.epochs,
+        "steps": len(history),
+        "accounts": epochs,
+        **run,
+    }
     return stage.finish(counts, cost)
 
 

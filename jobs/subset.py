@@ -23,6 +23,7 @@ from chexray.platform.config import Runtime
 from chexray.platform.corpus.shards import read_columns, require_shards
 from chexray.platform.corpus.uids import read_ids
 from chexray.platform.errors import UsageError
+from chexray.platform.ledger import joint_flops
 
 IMPORTED = "imported"
 """Under `unknown` in a subset's cost: what its ids cost to choose is not known here, and counts as nothing."""
@@ -75,7 +76,7 @@ def combine_subsets(
     """Keep what is in all of the subsets, in any, or (diff) in the first and in none of the others.
 
     `corpus` is where their corpus lies, if not where the first was made from it. Clusters, distances and bands are the
-    first one's. The cost is the sum of theirs.
+    first one's. The cost is the sum of theirs, with features that several used counted once.
     """
     if len({storage.resolve(uri) for uri in subsets}) < len(subsets) or len(subsets) < 2:
         raise UsageError(f"{operation}: give two subsets or more, each once ({', '.join(subsets) or 'none given'})")
@@ -92,7 +93,7 @@ def combine_subsets(
     if not kept:
         sizes = ", ".join(f"{uri}: {len(ids)}" for uri, ids in zip(subsets, given, strict=True))
         raise UsageError(f"{operation}: would keep no pair ({sizes} pairs); look at chexray subset compare")
-    cost: dict[str, Any] = {"total_flops": sum(int(manifest.cost["total_flops"]) for manifest in manifests)}
+    cost: dict[str, Any] = {"total_flops": joint_flops(manifests)}
     if any("unknown" in manifest.cost for manifest in manifests):
         cost["unknown"] = IMPORTED
     counts = {"kept_by_input": {f"subset {n}": len(ids) for n, ids in enumerate(given, start=1)}}

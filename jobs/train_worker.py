@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from chexray.jobs.best import best_state, keep_best
 from chexray.jobs.checkpointing import Checkpoints
 from chexray.jobs.epoch_batches import batches_ahead, batches_inline, publish_weights
 from chexray.jobs.feed import Feed
@@ -35,8 +36,9 @@ _PREFETCHED_STEPS = 2
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share of every step, save checkpoints when they are due, and export the model at the end.
 
-    `settings`: `model`, `train` and `run` (the recipe's sections), `feed`, `total_steps`, `init` (a checkpoint to start
-    from, or None), `out`, `reporter`; and `curation`: None, or what `chexray.jobs.curated_epoch` says.
+    `settings`: `model`, `train` and `run` (the recipe's sections), `feed`, `validation` (a feed, or None), `init` (a
+    checkpoint to start from, or None), `curation` (None, or what `curated_epoch` says), `total_steps`, `out` and
+    `reporter`.
     """
     model_config, config = ModelConfig(**settings["model"]), TrainConfig(**settings["train"])
     run = RunConfig(**settings["run"])
@@ -58,6 +60,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     if _train(trainer, batches, checkpoints, history, settings) and history[-1]["epoch"] + 1 == config.epochs:
         state = full_state(engine, config.zero_stage)
         if rank == 0:
+            if config.choose == "best":
+                state = best_state(settings["out"])
             export_checkpoint(settings["out"], state, model_config)
             lines = "".join(json.dumps(line) + "\n" for line in history)
             storage.write_bytes(storage.join(settings["out"], HISTORY_FILE), lines.encode())
@@ -98,6 +102,8 @@ def _train(
             save, stop = batch.last_of_epoch, False
         else:
             save = on_time or late or stop or _ends_saved_epoch(batch, config.epochs, run)
+        if settings["validation"] and _ends_saved_epoch(batch, config.epochs, run):
+            keep_best(trainer, settings, history, rank, world)
         if save:
             checkpoints.save(done, history)
     return False

@@ -238,13 +238,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def require_same_corpus(subset_uri: str, corpus_uri: str) -> None:
+def require_same_corpus(subset_uri: str, corpus_uri: str, option: str = "--subset") -> None:
     """Raise `UsageError` unless the subset was drawn from this corpus (by content, not by path)."""
     drawn_from = read_manifest(subset_uri, "subset").input_fingerprints.get("corpus")
     corpus = read_manifest(corpus_uri, "corpus").fingerprint
     if drawn_from != corpus:
         raise UsageError(
-            f"--subset {subset_uri}: was drawn from another corpus ({drawn_from}) than {corpus_uri} ({corpus}); "
+            f"{option} {subset_uri}: was drawn from another corpus ({drawn_from}) than {corpus_uri} ({corpus}); "
             "give the corpus that it came from, or curate this one"
         )
 

@@ -26,7 +26,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.epochs=5. Repeatable."),
 ]
-Workers = Annotated[int, typer.Option(help="Training workers, or encoders.")]
+Workers = Annotated[int, typer.Option(min=1, help="Training workers, or encoders.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Give each worker one GPU.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; without it Ray starts on this machine.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another artifact that is at --out.")]
@@ -162,9 +162,9 @@ def pretrain(
     set_: Overrides = None,
     workers: Workers = 1,
     min_workers: Annotated[
-        int | None, typer.Option(help="Go on with as few as these while nodes are away; --workers is the most.")
+        int | None, typer.Option(min=1, help="Go on with as few as these while nodes are away; --workers is the most.")
     ] = None,
-    scorers: Annotated[int, typer.Option(help="Scorers beside the workers, with --curation streaming.")] = 1,
+    scorers: Annotated[int, typer.Option(min=1, help="Scorers beside the workers, with --curation streaming.")] = 1,
     gpu: Gpu = False,
     address: Address = None,
     overwrite: Overwrite = False,
@@ -264,6 +264,10 @@ def run_job(name: str) -> None:
 
 def curation_settings(curation: Curation | None, keep: float | None, chosen: list[str]) -> list[str]:
     """`--set` and the options as settings: the paper's fixed counts, unless a fraction or a mode is asked for."""
+    if keep is not None and "curate.mode=paper" in chosen:
+        raise UsageError(
+            "--keep and --set curate.mode=paper: fixed counts leave no fraction to choose; give one of them"
+        )
     asked = keep is not None or any(one.startswith(("curate.keep=", "curate.mode=")) for one in chosen)
     fixed = ["curate.mode=paper"] if curation == "paper" and not asked else []
     return [*fixed, *chosen, *([f"curate.keep={keep}"] if keep is not None else [])]

@@ -191,6 +191,9 @@ class TrainConfig(_Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="'auto': bfloat16 on a GPU that has it, else float32"
     )
+    choose: Literal["last", "best"] = Field(
+        "last", description="the weights that a run ends with: of the last epoch, or of the lowest validation loss"
+    )
     augment: float = Field(0.0, ge=0, le=0.5, description="strength of random shift, scale, turn and brightness")
     shuffle_shards: int = Field(8, ge=1, description="shards that are shuffled together; bounds memory")
     seed: Seed = 0

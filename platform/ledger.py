@@ -12,6 +12,7 @@ import torch
 from open_clip.model import CustomTextCLIP
 from torch.utils.flop_counter import FlopCounterMode
 
+from chexray.platform.artifacts import Manifest
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.model.towers import fit_input_size
 
@@ -75,6 +76,21 @@ def add_costs(cost: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any
         name: add_costs(value, more[name]) if isinstance(value, Mapping) else value + more[name]
         for name, value in cost.items()
     }
+
+
+def joint_flops(manifests: Sequence[Manifest]) -> int:
+    """FLOPs of having made several subsets, with features that some took from another counted once."""
+    total, counted = 0, set()
+    for manifest in manifests:
+        own, source = manifest.fingerprint, manifest.input_fingerprints.get("features")
+        flops = int(manifest.cost["total_flops"])
+        if own in counted:  # another one used its features, and paid for all of it
+            flops = 0
+        elif source in counted:
+            flops -= int(manifest.cost["features_flops"])
+        total += flops
+        counted |= {own, source} - {None}
+    return total
 
 
 def training_cost(

@@ -41,18 +41,31 @@ class Share:
 
 
 def decoded_pairs(
-    corpus: str, windows: Sequence[Window], share: Share, image_size: int, cuts: Sequence[int] = (), start: int = 0
+    corpus: str,
+    windows: Sequence[Window],
+    share: Share,
+    image_size: int,
+    cuts: Sequence[int] = (),
+    start: int = 0,
+    readers: int | None = None,
 ) -> ray.data.Dataset:
     """Blocks of `image` uint8 [n, S, S], `report`, `sample_id`, `position` in the epoch [n], in the windows' order.
 
     A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
     pairs together into as few blocks as it likes. `start`: the position at which the first of the windows is entered.
+    With `readers`, so many processes do it, for as long as the stream lasts, and none of them asks for a CPU: a task
+    on a node whose CPUs are taken would start a process of its own, every time.
     """
     items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in pieces_of(w, cuts)]
     if items and start > windows[0].first:
         items[0]["first"] = start - windows[0].first
     dataset = ordered_tasks(items)
-    return dataset.map_batches(_WindowReader(corpus, share, image_size), batch_size=1, zero_copy_batch=True)
+    read = {"batch_size": 1, "zero_copy_batch": True}
+    if readers is None:
+        return dataset.map_batches(_WindowReader(corpus, share, image_size), **read)
+    pool = ray.data.ActorPoolStrategy(size=readers)
+    arguments = (corpus, share, image_size)
+    return dataset.map_batches(_WindowReader, fn_constructor_args=arguments, compute=pool, num_cpus=0, **read)
 
 
 def ordered_tasks(items: Sequence[dict[str, Any]]) -> ray.data.Dataset:

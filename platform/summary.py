@@ -21,6 +21,9 @@ def print_summary(uri: str, manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for role, source in manifest.inputs.items():
         table.add_row(role, source)
+    if chosen := manifest.config.get("curate"):
+        by = "fixed counts" if chosen["mode"] == "paper" else f"keep {chosen['keep']}"
+        table.add_row("selector", f"{chosen['selector']}, {by}")
     for name, value in manifest.counts.items():
         table.add_row(name.replace("_", " "), _text(name, value))
     for name, value in _costs(manifest.cost).items():
@@ -112,5 +115,7 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
     if "compute_vs_full" in cost:
         shown["compute of full-data pretraining"] = f"{cost['compute_vs_full']:.1%}"
     if "curation_epoch_vs_reference" in cost:
-        shown["curation epoch, of one that trains on all"] = f"{cost['curation_epoch_vs_reference']:.1%}"
+        shown["curation epoch without warm-up, of one that trains on all"] = (
+            f"{cost['curation_epoch_vs_reference']:.1%}"
+        )
     return shown

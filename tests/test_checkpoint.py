@@ -193,8 +193,11 @@ def test_checkpoint_of_another_model_is_told_from_one_of_the_same(tmp_path: Path
     wider = tiny.model_copy(update={"embed_dim": 64})
     with pytest.raises(UsageError, match=r"another model than the recipe's.*\(64, 128\) there, \(64, 64\) here"):
         require_same_model(str(tmp_path), wider)
+    more_heads = tiny.model_copy(update={"text": tiny.text.model_copy(update={"heads": 4})})
+    with pytest.raises(UsageError, match=r"model.text.heads are 2, not 4"):
+        require_same_model(str(tmp_path), more_heads)
     other = tiny.model_copy(update={"vision": VisionTower(timm_model="test_convnext", image_size=64)})
-    with pytest.raises(UsageError, match="missing"):
+    with pytest.raises(UsageError, match="184 tensors differ"):
         require_same_model(str(tmp_path), other)
 
 

@@ -68,6 +68,14 @@ USAGE = [
     (["ingest", "folder", "--root", "{root}", "--out", "{tmp}/c", "--set", "ingest.seed=x"], ["ingest.seed", "x"]),
     (["curate", "--corpus", "{root}", "--out", "{tmp}/s"], ["{root}", "not a corpus"]),
     (["curate", "--corpus", "{root}", "--out", "{tmp}/s", "--keep", "1.5"], ["curate.keep", "1.5"]),
+    (
+        ["pretrain", "--corpus", "{root}", "--out", "x", "--curation=paper", "--keep=0.3", "--set=curate.mode=paper"],
+        ["--keep", "curate.mode=paper"],
+    ),
+    (
+        ["curate", "--corpus", "{root}", "--out", "{tmp}/s", "--selector", "learnability"],
+        ["learnability", "--reference"],
+    ),
     (["pretrain", "--corpus", "{tmp}/no", "--out", "{tmp}/m"], ["no such folder"]),
     (["pretrain", "--corpus", "{root}", "--out", "{tmp}/m", "--recipe", "huge"], ["huge", "tiny", "paper"]),
     (["evaluate", "--checkpoint", "{root}", "--corpus", "{root}", "--out", "{tmp}/r"], ["not a checkpoint"]),
@@ -117,6 +125,17 @@ def test_cli_curation_paper_keeps_fixed_counts_unless_a_fraction_is_asked_for(
 ) -> None:
     config = load_recipe("tiny", curation_settings(curation, keep, chosen)).curate
     assert (config.mode, config.keep) == (mode, kept)
+
+
+@pytest.mark.parametrize("option", ["--workers", "--scorers", "--min-workers"])
+def test_cli_number_of_processes_below_one_is_refused(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pretrain", "--corpus", str(tmp_path), "--out", str(tmp_path / "m"), option, "0"]
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert option in said
+    assert "Traceback" not in said
 
 
 def test_cli_csv_without_rows_is_an_error_of_the_data(

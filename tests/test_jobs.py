@@ -29,10 +29,12 @@ from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import Runtime
 from chexray.platform.corpus.inspection import inspect_corpus
+from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.corpus.shards import list_shards, read_columns, read_table
 from chexray.platform.corpus.uids import read_uids
 from chexray.platform.errors import UsageError
 from chexray.platform.model.checkpoint import load_checkpoint
+from chexray.platform.model.contrastive import info_nce
 from chexray.platform.model.preprocess import model_pixels, normalise
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -148,6 +150,25 @@ def test_pretrain_whose_worker_is_killed_goes_on_by_itself_to_the_same_weights(
     worst = max(float((resumed[name] - expected[name]).abs().max()) for name in expected)
     assert worst == 0.0
     assert [line["step"] for line in _history(str(out))] == [line["step"] for line in _history(checkpoint)]
+
+
+def test_pretrain_can_end_with_the_weights_of_the_lowest_validation_loss(folder: Path, corpus: str) -> None:
+    out, recipe = str(folder / "best"), small("train.choose=best", "train.lr=0.02", "train.epochs=4")
+    cost = pretrain(recipe, corpus, out, runtime=Runtime(workers=2)).cost
+    losses = [line["validation_loss"] for line in _history(out) if "validation_loss" in line]
+    assert len(losses) == 4
+    rows = read_columns(corpus, ["image", "report"], "validation").to_pylist()
+    assert cost["validation_flops"] > 0
+    loaded, total = load_checkpoint(out), 0.0
+    steps = EpochSteps(len(rows), recipe.train.global_batch)
+    for step in range(steps.steps):
+        first, end = steps.bounds(step)
+        pixels = np.stack([model_pixels(row["image"], loaded.image_size) for row in rows[first:end]])
+        with torch.no_grad():
+            image = loaded.model.encode_image(normalise(torch.from_numpy(pixels)), normalize=True)
+            text = loaded.model.encode_text(loaded.tokenize([row["report"] for row in rows[first:end]]), normalize=True)
+            total += float(info_nce(image, text, loaded.model.logit_scale.exp())) * (end - first)
+    assert total / len(rows) == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_pretrain_records_what_it_was_trained_on_and_what_it_cost(corpus: str, checkpoint: str) -> None:

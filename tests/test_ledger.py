@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from chexray.platform.artifacts import Manifest
 from chexray.platform.config import ModelConfig, TextTower, VisionTower
-from chexray.platform.ledger import PairFlops, add_costs, curation_cost, curation_epoch_share, pair_flops, training_cost
+from chexray.platform.ledger import (
+    PairFlops,
+    add_costs,
+    curation_cost,
+    curation_epoch_share,
+    joint_flops,
+    pair_flops,
+    training_cost,
+)
 from chexray.platform.model.encoder import build_model
 
 EMBED, CONTEXT, SIZE = 64, 16, 64
@@ -140,6 +149,22 @@ def test_costs_of_two_scorers_add_up_by_tower() -> None:
         "warmup_flops": 0,
         "total_flops": 677,
     }
+
+
+def made(own: str, flops: int, source: str | None = None, borrowed: int = 0) -> Manifest:
+    cost = {"total_flops": flops, **({"features_flops": borrowed} if source else {})}
+    taken = {"features": source} if source else {}
+    return Manifest(
+        kind="subset", fingerprint=own, config={}, inputs={}, input_fingerprints=taken, counts={}, cost=cost,
+        packages={}, git_commit=None, seconds=0.0, started="", finished="",
+    )  # fmt: skip
+
+
+def test_costs_of_subsets_that_share_features_count_those_once() -> None:
+    scored, chosen, learnt = made("a", 100), made("b", 100, "a", 100), made("c", 130, "a", 100)
+    assert joint_flops([scored, chosen]) == joint_flops([chosen, scored]) == 100
+    assert joint_flops([chosen, learnt]) == joint_flops([learnt, chosen, scored]) == 130
+    assert joint_flops([scored, made("d", 70)]) == 170
 
 
 def test_curation_epoch_share_counts_scoring_once_and_training_on_the_kept() -> None:

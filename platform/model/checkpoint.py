@@ -98,6 +98,11 @@ def require_same_model(uri: str, config: ModelConfig) -> None:
     with storage.local_copy(storage.join(uri, WEIGHTS_FILE)) as file, safe_open(file, "pt") as found:
         theirs = {name: tuple(found.get_slice(name).get_shape()) for name in found.keys()}  # noqa: SIM118 - no mapping
     ours = {name: tuple(value.shape) for name, value in build_blank_model(config).state_dict().items()}
+    heads = storage.read_json(storage.join(uri, CONFIG_FILE))["model_cfg"]["text_cfg"].get("heads")
+    if config.text.hf_model is None and heads != config.text.heads:  # of which no shape tells
+        raise UsageError(
+            f"{uri}: another model than the recipe's: its model.text.heads are {heads}, not {config.text.heads}"
+        )
     other = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if other:
         name = other[0]

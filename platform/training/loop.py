@@ -23,6 +23,7 @@ from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.training.augment import augment
 from chexray.platform.training.batch import Batch
+from chexray.platform.training.prefetch import StalledError
 from chexray.platform.training.schedule import learning_rate
 
 
@@ -87,6 +88,13 @@ class Trainer:
             number_3 = self._numbers(batch)
         except torch.OutOfMemoryError as error:
             raise ChexrayError(_lower_what(self.run, len(batch.sample_id), error)) from error
+        except RuntimeError as error:
+            if "timed out" not in str(error).lower():
+                raise
+            raise StalledError(
+                f"step {batch.step}: another worker did not answer for {self.run.stall_seconds:g} seconds "
+                "(run.stall_seconds) while embeddings or gradients were exchanged"
+            ) from error
         self._pending.append(_Pending(batch, lr, number_3))
 
     def read(self, data_seconds: float = 0.0) -> list[StepRecord]:
@@ -113,6 +121,24 @@ class Trainer:
             if record.skipped:
                 self._count_skipped(batch, loss)
         return records
+
+    def loss_of(self, batches: Iterable[Batch]) -> float:
+        """The mean loss of these global batches, by pairs, without training on them. Every worker calls it."""
+        self.engine.eval()
+        total, pairs = 0.0, 0
+        for batch in batches:
+            image = torch.from_numpy(batch.image).to(self.device)
+            token = self.tokenize(list(batch.report)).to(self.device)
+            with torch.no_grad(), autocast_of(self.config, self.device):
+                image_bD, text_bD, scale = self._embed(image, token)
+                part = global_info_nce(image_bD.float(), text_bD.float(), scale, batch.share_sizes)
+            loss = part / len(batch.share_sizes)
+            if len(batch.share_sizes) > 1:
+                dist.all_reduce(loss)
+            total += float(loss) * sum(batch.share_sizes)
+            pairs += sum(batch.share_sizes)
+        self.engine.train()
+        return total / pairs
 
     def _count_skipped(self, batch: Batch, loss: float) -> None:
         self.skipped += 1

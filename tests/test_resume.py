@@ -1,0 +1,116 @@
+"""Pretraining as a process that is stopped and killed, with a damaged checkpoint: it ends in the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from s3_server import S3Server
+from safetensors.torch import load_file
+from small_runs import SMALL
+
+from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
+
+SAVING = ("run.checkpoint_steps=2", "run.read_steps=1", "run.checkpoints_kept=4")
+DEADLINE_SECONDS = 300
+
+
+def start(corpus: str, out: str, *more: str) -> subprocess.Popen[bytes]:
+    """A run on a Ray of its own."""
+    command = [sys.executable, "-m", "chexray.jobs.pretrain", "--corpus", corpus, "--out", out]
+    command += [f"--set={setting}" for setting in (*SMALL, *SAVING, *more)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def wait_until(found: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not found():
+        assert process.poll() is None, process.communicate()[1].decode()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def known(run: Path) -> list[str]:
+    """The checkpoints that Ray Train counts on, oldest first."""
+    snapshot = run / "checkpoint_manager_snapshot.json"
+    if not snapshot.exists():
+        return []
+    try:
+        results = json.loads(snapshot.read_text())["checkpoint_results"]
+    except ValueError:  # it is being written
+        return []
+    return sorted(result["checkpoint_dir_name"] for result in results)
+
+
+def test_run_that_is_stopped_killed_and_damaged_ends_in_the_weights_of_one_that_was_not(
+    small_corpus: str, small_checkpoint: str, tmp_path: Path
+) -> None:
+    out, run = str(tmp_path / "out"), tmp_path / "out" / "state" / "run"
+
+    first = start(small_corpus, out)
+    wait_until(lambda: known(run), first)
+    first.send_signal(signal.SIGTERM)
+    errors = first.communicate(timeout=DEADLINE_SECONDS)[1].decode()
+    assert first.returncode == 143, errors[-3000:]
+    assert "stopped on request" in errors
+    stopped_at = known(run)[-1]
+
+    second = start(small_corpus, out)
+    wait_until(lambda: known(run)[-1] > stopped_at, second)
+    for process in [*psutil.Process(second.pid).children(recursive=True), psutil.Process(second.pid)]:
+        process.kill()
+    second.communicate(timeout=DEADLINE_SECONDS)
+
+    newest = run / known(run)[-1]
+    weights = next(newest.glob("state/*optim_states.pt"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    third = start(small_corpus, out)
+    errors = third.communicate(timeout=DEADLINE_SECONDS)[1].decode()
+    assert third.returncode == 0, errors[-3000:]
+    assert f"checkpoint {newest.name} is skipped" in errors
+
+    ended, expected = (load_file(f"{uri}/open_clip_model.safetensors") for uri in (out, small_checkpoint))
+    assert max(float((ended[name] - expected[name]).abs().max()) for name in expected) == 0.0
+    assert read_manifest(out).counts["accounts"] == read_manifest(small_checkpoint).counts["accounts"]
+
+
+@pytest.fixture
+def server(tmp_path: Path, s3: str) -> Iterator[S3Server]:
+    """An S3 server of this test's own, with the credentials of the session's."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = S3Server(folder)
+    try:
+        server.start("away")
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_run_trains_on_while_the_storage_is_away_and_its_checkpoint_arrives_later(
+    small_corpus: str, small_checkpoint: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    storage.filesystem("s3://away")[0].clear_instance_cache()
+    process = start(small_corpus, "s3://away/out", "train.epochs=5")
+    wait_until(lambda: storage.list_files("s3://away/out/state/run", ("run.json",)), process)
+    server.stop()
+    time.sleep(60)  # what is tested is a storage that is away for a minute
+    assert process.poll() is None
+    server.start("away")
+    errors = process.communicate(timeout=DEADLINE_SECONDS)[1].decode()
+    assert process.returncode == 0, errors[-3000:]
+    assert "a checkpoint waits for the storage" in errors
+    weights = "open_clip_model.safetensors"
+    assert storage.read_bytes(f"s3://away/out/{weights}") == Path(small_checkpoint, weights).read_bytes()
