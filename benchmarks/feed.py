@@ -3,7 +3,7 @@
     python benchmarks/feed.py CORPUS --size 378 --rounds 3
 
 Both with two processes. The DataLoader does what a plain training script does: it opens each JPEG with
-Pillow, converts it to RGB, resizes it (bicubic) and normalises it in float. Ours hands on 8-bit grey, which is normalised
+Pillow, converts it to RGB, resizes it (bicubic) and normalises it in float. Ours hands on 8-bit grey, normalised
 on the device. A round is both, one after the other, over as many epochs as it takes; the first batch of each is not
 counted, as it waits for processes to start. Ratios within a round.
 """
