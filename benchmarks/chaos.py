@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import ray
 from safetensors.torch import load_file
 
 from chexray.cluster.nodes import LocalCluster
@@ -54,12 +55,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=320)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, help="by default enough for so many kills")
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--latest", type=float, default=15.0, help="seconds within which the next kill comes")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    recipe = load_recipe("tiny", [*SETTINGS, f"train.epochs={given.epochs}", f"train.zero_stage={given.zero_stage}"])
+    epochs = given.epochs or 30 * (given.kills + 1)
+    recipe = load_recipe("tiny", [*SETTINGS, f"train.epochs={epochs}", f"train.zero_stage={given.zero_stage}"])
     corpus, draw = str(given.out / "corpus"), random.Random(given.seed)
     with LocalCluster(3) as cluster, ThreadPoolExecutor(1) as thread:
         options = {"count": given.pairs, "size": 96}
@@ -83,20 +85,21 @@ def _disturb(
     """Kill and add nodes. Returns the times of the kills."""
     times: list[float] = []
     board = _wait(lambda: find_reporter("pretrain"), run)
-    for _ in range(kills):
-        steps = board.counted() if times else 0
-        if not _wait(lambda steps=steps: board.counted() > steps or not times, run):
-            break
-        # Over the whole of a start, too: with the first one there is nothing to wait for.
-        _wait(lambda until=time.monotonic() + draw.uniform(0, latest): time.monotonic() > until, run)
-        if run.done():
-            break
-        times.append(time.time())
-        cluster.kill_node(draw.choice(cluster.nodes))
-        print(f"killed a node, {len(cluster.nodes)} left, after {board.counted()} steps", flush=True)
-        starts = len(board.starts())
-        _wait(lambda starts=starts: len(board.starts()) > starts, run)
-        cluster.add_node()
+    try:
+        for _ in range(kills):
+            steps = board.counted()
+            # The first kill may come over the whole of a start; the others when the run has gone on.
+            _wait(lambda steps=steps: board.counted() > steps or not times, run)
+            _wait(lambda until=time.monotonic() + draw.uniform(0, latest): time.monotonic() > until, run)
+            steps, starts = board.counted(), len(board.starts())
+            times.append(time.time())
+            cluster.kill_node(draw.choice(cluster.nodes))
+            print(f"killed a node, {len(cluster.nodes)} left, after {steps} steps", flush=True)
+            _wait(lambda starts=starts: len(board.starts()) > starts, run)
+            cluster.add_node()
+    except ray.exceptions.RayActorError:
+        run.result()  # its board is gone because it has ended; or else this raises why
+        print("the run ended before the last kill", flush=True)
     return times
 
 

@@ -20,6 +20,29 @@ from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.model.encoder import Tokenizer, encode
 from chexray.platform.training.batch import Batch
 from chexray.platform.training.engine import full_state
+from chexray.platform.training.loop import Trainer
+from chexray.platform.training.prefetch import prefetched
+
+_PREFETCHED_STEPS = 2
+
+
+def worker_batches(
+    settings: dict[str, Any], trainer: Trainer, rank: int, world: int, from_step: int
+) -> Iterator[Batch]:
+    """This worker's shares of the steps from `from_step` on, in the order of the run, wherever they come from."""
+    feed: Feed = settings["feed"]
+    curation = settings["curation"]
+    if curation and from_step > 0:  # the epoch that chooses is done
+        return iter(())
+    if curation and curation["mode"] == "paper":
+        # Not from a thread: its exchange between workers must keep its place among those of the steps.
+        outcome, subset = curation["curator"], curation["subset"]
+        return batches_inline(feed, curation["plan"], trainer.engine, trainer.tokenize, outcome, subset, rank, world)
+    if curation:
+        batches = batches_ahead(curation["curator"], curation["plan"], rank, world)
+    else:
+        batches = feed.batches(rank, world, from_step)
+    return prefetched(batches, trainer.tokenize, trainer.device, _PREFETCHED_STEPS, trainer.run.stall_seconds)
 
 
 def batches_ahead(curator: Any, plan: CurationPlan, rank: int, world: int) -> Iterator[Batch]:

@@ -18,8 +18,8 @@ from torch import nn
 
 from chexray.jobs.best import best_state, keep_best
 from chexray.jobs.checkpointing import Checkpoints
-from chexray.jobs.epoch_batches import batches_ahead, batches_inline, publish_weights
-from chexray.jobs.feed import Feed
+from chexray.jobs.epoch_batches import publish_weights, worker_batches
+from chexray.jobs.metrics import RunMetrics
 from chexray.platform import storage
 from chexray.platform.config import ModelConfig, RunConfig, TrainConfig
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
@@ -27,10 +27,8 @@ from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.batch import Batch
 from chexray.platform.training.engine import full_state, start_engine
 from chexray.platform.training.loop import Trainer
-from chexray.platform.training.prefetch import prefetched
 
 HISTORY_FILE = "history.jsonl"
-_PREFETCHED_STEPS = 2
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -56,7 +54,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         settings["reporter"].started(resumed["next_step"], world)
     tokenize = build_tokenizer(model_config)
     trainer = Trainer(engine, tokenize, settings["total_steps"], config, run, device)
-    batches = _batches(settings, trainer, rank, world, resumed["next_step"])
+    batches = worker_batches(settings, trainer, rank, world, resumed["next_step"])
     if _train(trainer, batches, checkpoints, history, settings) and history[-1]["epoch"] + 1 == config.epochs:
         state = full_state(engine, config.zero_stage)
         if rank == 0:
@@ -79,12 +77,13 @@ def _train(
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
     waited, stop = 0.0, False
+    metrics = RunMetrics(settings["out"], len(history), reporter) if rank == 0 else None
     while not stop:
         asked = time.monotonic()
         batch = next(batches, None)
         waited += time.monotonic() - asked
         if batch is None:
-            return True
+            break
         trainer.step(batch)
         done = batch.step + 1
         if done in versions:
@@ -94,9 +93,6 @@ def _train(
             continue
         records, waited = trainer.read(waited), 0.0
         history += [{**asdict(record), "workers": world, "time": round(time.time(), 3)} for record in records]
-        if rank == 0:
-            reporter.update(done, f"loss {records[-1].loss:.3f}")
-            reporter.count(len(records))
         late, stop = _noticed(run, checkpoints, trainer.device, reporter)
         if curation:  # the epoch is one piece, as what was chosen meanwhile is not saved
             save, stop = batch.last_of_epoch, False
@@ -104,9 +100,17 @@ def _train(
             save = on_time or late or stop or _ends_saved_epoch(batch, config.epochs, run)
         if settings["validation"] and _ends_saved_epoch(batch, config.epochs, run):
             keep_best(trainer, settings, history, rank, world)
+        if metrics:
+            metrics.add(history[-len(records) :])
+            reporter.update(done, f"loss {records[-1].loss:.3f}")
+            reporter.count(len(records))
         if save:
             checkpoints.save(done, history)
-    return False
+            if metrics:
+                metrics.upload()
+    if metrics:
+        metrics.close()
+    return not stop
 
 
 def _ends_saved_epoch(batch: Batch, epochs: int, run: RunConfig) -> bool:
@@ -132,19 +136,3 @@ def _model(model: ModelConfig, config: TrainConfig, init: str | None) -> nn.Modu
     if init is not None:
         built.load_state_dict(load_checkpoint(init).model.state_dict())
     return built
-
-
-def _batches(settings: dict[str, Any], trainer: Trainer, rank: int, world: int, from_step: int) -> Iterator[Batch]:
-    feed: Feed = settings["feed"]
-    curation = settings["curation"]
-    if curation and from_step > 0:  # the epoch that chooses is done
-        return iter(())
-    if curation and curation["mode"] == "paper":
-        # Not from a thread: its exchange between workers must keep its place among those of the steps.
-        outcome, subset = curation["curator"], curation["subset"]
-        return batches_inline(feed, curation["plan"], trainer.engine, trainer.tokenize, outcome, subset, rank, world)
-    if curation:
-        batches = batches_ahead(curation["curator"], curation["plan"], rank, world)
-    else:
-        batches = feed.batches(rank, world, from_step)
-    return prefetched(batches, trainer.tokenize, trainer.device, _PREFETCHED_STEPS, trainer.run.stall_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,6 +19,7 @@ import sklearn.metrics
 import torch
 from safetensors.torch import load_file
 from small_runs import PAIRS, small
+from tensorboardX.proto.event_pb2 import Event
 
 from chexray.jobs.curate import curate
 from chexray.jobs.demo import demo
@@ -178,6 +180,18 @@ def test_pretrain_records_what_it_was_trained_on_and_what_it_cost(corpus: str, c
     assert stored == sorted(ids)
     assert manifest.cost["compute_vs_full"] == 1.0
     assert manifest.cost["pairs_trained"] == len(ids) * 5
+
+
+def test_pretrain_leaves_its_curves_in_tensorboards_format(checkpoint: str) -> None:
+    """Read by the format's own framing: length, its checksum, the record, its checksum."""
+    (file,) = Path(checkpoint, "tensorboard").iterdir()
+    data, losses = file.read_bytes(), {}
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        losses.update((event.step, v.simple_value) for v in event.summary.value if v.tag == "train/loss")
+    assert losses == {line["step"]: pytest.approx(line["loss"], rel=1e-6) for line in _history(checkpoint)}
 
 
 def test_curate_keeps_the_target_at_any_super_batch_and_any_number_of_scorers(

@@ -1,0 +1,76 @@
+"""What a run shows while it goes on: TensorBoard's event files beside the weights, and Ray's (Prometheus) metrics."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.util.metrics import Gauge
+from tensorboardX import SummaryWriter
+
+from chexray.platform import storage
+
+TENSORBOARD_FOLDER = "tensorboard"
+_CURVES = ("loss", "lr", "logit_scale", "validation_loss")
+_GAUGES = {
+    "step": "optimizer steps done",
+    "loss": "InfoNCE of the global batch",
+    "pairs_per_second": "of all workers together",
+    "waiting_share": "share of the time in which the first worker waits for pairs",
+    "workers": "training workers",
+}
+
+
+class RunMetrics:
+    """Of one start of a run, on its first worker. `first_step`: where it goes on; what was shown later is withdrawn."""
+
+    def __init__(self, out: str, first_step: int, reporter: Any) -> None:
+        self.out, self._reporter = out, reporter
+        self._upload: threading.Thread | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="chexray-tensorboard-")
+        self._writer = SummaryWriter(self._folder.name, purge_step=first_step or None, flush_secs=3600)
+        tags = {"run": Path(out).name}
+        self._gauges = {name: Gauge(f"chexray_train_{name}", text, ("run",)) for name, text in _GAUGES.items()}
+        for gauge in self._gauges.values():
+            gauge.set_default_tags(tags)
+
+    def add(self, steps: Sequence[dict[str, Any]]) -> None:
+        """Steps that were read together, as they are in the history."""
+        for step in steps:
+            for name in _CURVES:
+                if name in step:
+                    self._writer.add_scalar(f"train/{name}", step[name], step["step"], step["time"])
+        seconds = sum(step["seconds"] for step in steps)
+        last = steps[-1]
+        values = {
+            "step": last["step"] + 1,
+            "loss": last["loss"],
+            "pairs_per_second": sum(step["pairs"] for step in steps) / max(seconds, 1e-9),
+            "waiting_share": sum(step["data_seconds"] for step in steps) / max(seconds, 1e-9),
+            "workers": last["workers"],
+        }
+        for name, value in values.items():
+            self._gauges[name].set(float(value))
+
+    def upload(self) -> None:
+        """Put the event file where it belongs, in a thread: no step waits for the storage. Not while one is at it."""
+        if self._upload is None or not self._upload.is_alive():
+            self._writer.flush()
+            self._upload = threading.Thread(target=self._put, name="tensorboard", daemon=True)
+            self._upload.start()
+
+    def close(self) -> None:
+        """Upload for the last time, and wait for it."""
+        if self._upload is not None:
+            self._upload.join()
+        self._writer.close()
+        self._put()
+
+    def _put(self) -> None:
+        try:
+            storage.upload_tree(Path(self._folder.name), storage.join(self.out, TENSORBOARD_FOLDER))
+        except OSError as error:  # curves are not worth a run
+            self._reporter.warn(f"TensorBoard's files could not be written: {type(error).__name__}")
