@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2 as transforms
 
 from chexray.cluster.local import ray_session
-from chexray.jobs.fit import feed_of
+from chexray.jobs.feed import feed_of
 from chexray.platform.config import Runtime, load_recipe
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.model.preprocess import PREPROCESS_CFG

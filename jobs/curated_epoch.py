@@ -2,84 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import ray
 
 from chexray.curation.ahead import Outcome, scored_ahead, start_ahead_curator
 from chexray.curation.features import FEATURES_FOLDER
-from chexray.curation.plan import CurationPlan
-from chexray.curation.stream import SHUFFLE_SHARDS, require_pairs
+from chexray.curation.stream import SHUFFLE_SHARDS
 from chexray.curation.subset import subset_table
+from chexray.jobs.curated_plan import CuratedEpoch
 from chexray.jobs.epoch_batches import InlineChoice, sample_steps
-from chexray.jobs.feed import Feed
-from chexray.jobs.fit import STATE_FOLDER, feed_of, fit, validation_feed
+from chexray.jobs.feed import Feed, feed_of, validation_feed
+from chexray.jobs.fit import STATE_FOLDER, fit
 from chexray.jobs.warmup import scorer_of
 from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
 from chexray.platform import storage
-from chexray.platform.artifacts import Stage, read_manifest
-from chexray.platform.config import CurateConfig, Recipe, Runtime
+from chexray.platform.artifacts import Stage
+from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.order import EpochSteps, epoch_windows
 from chexray.platform.corpus.shards import read_columns
-from chexray.platform.errors import UsageError
+from chexray.platform.errors import LostWorkersError
 from chexray.platform.ledger import curation_cost, pair_flops
-from chexray.platform.model.checkpoint import load_checkpoint, require_checkpoint, require_same_model
+from chexray.platform.model.checkpoint import load_checkpoint
 from chexray.platform.model.scoring import scoring_size
-
-Curation = Literal["paper", "streaming"]
-
-
-@dataclass(frozen=True)
-class CuratedEpoch:
-    """How a run's epochs are cut: steps of the first, and planned ones of each later one (exact with a budget)."""
-
-    plan: CurationPlan
-    mode: Curation
-
-    @property
-    def config(self) -> CurateConfig:
-        """The settings that choose: inside the step a super-batch is a global batch."""
-        config = self.plan.config
-        return config if self.mode == "streaming" else config.model_copy(update={"super_batch": self.plan.global_batch})
-
-    @property
-    def follows(self) -> bool:
-        """Whether the run's own weights score, so that it starts from the scorer's."""
-        return self.mode == "paper" or self.plan.config.refresh_steps is not None
-
-    @property
-    def steps(self) -> EpochSteps:
-        return self.plan.steps if self.mode == "streaming" else EpochSteps(self.plan.pairs, self.plan.global_batch)
-
-    @property
-    def later_steps(self) -> int:
-        return self.plan.steps.steps
-
-    def total_steps(self, epochs: int) -> int:
-        return self.steps.steps + self.later_steps * (epochs - 1)
-
-
-def epoch_of(recipe: Recipe, corpus: str, mode: Curation, scorer: str | None) -> CuratedEpoch:
-    """What the epoch will do. `UsageError` for settings that do not go with the mode."""
-    config = recipe.curate
-    if config.selector != "prototype":
-        raise UsageError(f"--curation {mode}: chooses by prototypes; curate.selector is {config.selector}")
-    if mode == "streaming" and config.mode == "paper":
-        raise UsageError("--curation streaming: needs curate.mode=budget; for fixed counts give --curation paper")
-    pairs = int(read_manifest(corpus, "corpus").counts["pairs_by_split"]["train"])
-    require_pairs(config, pairs)
-    epoch = CuratedEpoch(CurationPlan(config, pairs, recipe.train.global_batch), mode)
-    if scorer and epoch.follows:
-        require_checkpoint(scorer)
-        require_same_model(scorer, recipe.model)
-    return epoch
 
 
 def train_curated_epoch(
     recipe: Recipe, corpus: str, stage: Stage, epoch: CuratedEpoch, scorer: str | None, runtime: Runtime, reporter: Any
 ) -> str:
-    """Train the first epoch of the run `stage` and return the URI of its subset. One that is complete is not redone."""
+    """Train the first epoch of the run `stage` and return the URI of its subset. One that is complete is not redone.
+
+    Where workers are lost it starts anew, `recipe.run.max_failures` times: what it had chosen is not to be had again.
+    """
+    left = recipe.run.max_failures
+    while True:
+        try:
+            return _train_once(recipe, corpus, stage, epoch, scorer, runtime, reporter)
+        except LostWorkersError as error:
+            if left == 0:
+                raise
+            left -= 1
+            reporter.warn(f"{error}: the epoch that chooses its pairs starts anew")
+
+
+def _train_once(
+    recipe: Recipe, corpus: str, stage: Stage, epoch: CuratedEpoch, scorer: str | None, runtime: Runtime, reporter: Any
+) -> str:
     inputs: dict[str, Any] = {"corpus": (corpus, "corpus")}
     chosen = Stage(stage.path("subset"), "subset", {**stage.config, "run": stage.fingerprint}, inputs)
     corpus = storage.resolve(corpus)

@@ -7,12 +7,14 @@ Each worker streams its own share of every step; which pairs a step holds follow
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from chexray.platform.config import Recipe
 from chexray.platform.corpus.order import EpochSteps, epoch_windows
 from chexray.platform.corpus.reading import RowTaker
-from chexray.platform.corpus.shards import Shard
+from chexray.platform.corpus.shards import Shard, list_shards, require_shards
+from chexray.platform.errors import UsageError
 from chexray.platform.streaming import Share, decoded_pairs
 from chexray.platform.training.batch import Batch
 
@@ -86,3 +88,38 @@ class Feed:
         share = Share(self.epoch_steps, rank, world)
         dataset = decoded_pairs(self.corpus, windows, share, self.image_size, start=from_position, readers=self.readers)
         yield from dataset.iter_batches(batch_size=None, prefetch_batches=PREFETCH_BLOCKS)
+
+
+def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:
+    """The batches of a run over the train split of the corpus at `pairs`; `place`: where it takes over (see `Feed`)."""
+    train = recipe.train
+    return Feed(
+        corpus=pairs,
+        shards=require_shards(pairs, "train"),
+        global_batch=train.global_batch,
+        epochs=train.epochs,
+        seed=train.seed,
+        shuffle_shards=train.shuffle_shards,
+        image_size=recipe.model.vision.image_size,
+        **place,
+    )
+
+
+def validation_feed(recipe: Recipe, corpus: str) -> Feed | None:
+    """The validation split in its own order, where the run's weights are chosen by it. `UsageError` without one."""
+    if recipe.train.choose == "last":
+        return None
+    shards = [shard for shard in list_shards(corpus) if shard.split == "validation" and shard.pairs]
+    if not shards:
+        raise UsageError(f"train.choose=best: {corpus} has no validation split to choose by (ingest.validation_share)")
+    whole = feed_of(recipe, corpus)
+    return replace(whole, shards=shards, epochs=1, seed=None, shuffle_shards=1)
+
+
+def require_workers(steps: EpochSteps, workers: int) -> None:
+    """Raise `UsageError` where a step has less than a pair for each worker."""
+    smallest = steps.pairs // steps.steps if steps.steps else 0
+    if smallest < workers:
+        raise UsageError(
+            f"--workers {workers}: a step has only {smallest} pairs; use fewer workers or a larger train.global_batch"
+        )

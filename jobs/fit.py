@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from chexray.cluster.local import SPARE_CPUS
 from chexray.jobs.failures import cause_of
 from chexray.jobs.feed import Feed
 from chexray.jobs.train_entry import train_entry
 from chexray.platform import storage
 from chexray.platform.artifacts import Stage
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.corpus.order import EpochSteps
-from chexray.platform.corpus.shards import list_shards, require_shards
-from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.errors import ChexrayError, LostWorkersError, StoppedError
 
 STATE_FOLDER = "state"
 _READERS = 1
@@ -62,8 +62,8 @@ def fit(
     fs, path = storage.arrow_filesystem(stage.path(STATE_FOLDER))
     run = recipe.run
     resources = {"GPU": 1.0} if runtime.gpu else {"CPU": 1.0}
-    fewest = runtime.min_workers or runtime.workers
-    if fewest < runtime.workers:
+    numbers = _worker_numbers(runtime, curation)
+    if isinstance(numbers, tuple):
         # Right after a node has died Ray still counts on it: how long it waits for that, of a minute by default.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     trainer = TorchTrainer(
@@ -71,7 +71,7 @@ def fit(
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if runtime.gpu else "gloo", timeout_s=int(run.stall_seconds)),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=runtime.workers if fewest == runtime.workers else (fewest, runtime.workers),
+            num_workers=numbers,
             use_gpu=runtime.gpu,
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=run.resize_seconds,
@@ -81,7 +81,7 @@ def fit(
             storage_path=path,
             storage_filesystem=fs,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.checkpoints_kept),
-            # An epoch that chooses its pairs is one piece: a part of it is not to be had again.
+            # An epoch that chooses its pairs is one piece: `train_curated_epoch` starts it anew.
             failure_config=ray.train.FailureConfig(max_failures=0 if curation else run.max_failures),
         ),
     )
@@ -92,9 +92,22 @@ def fit(
         cause = cause_of(error)
         if isinstance(cause, ChexrayError):
             raise cause from None
-        raise ChexrayError(f"pretraining failed: {type(cause).__name__}: {cause}") from error
+        raise LostWorkersError(f"pretraining failed: {type(cause).__name__}: {cause}") from error
     if failure := reporter.failure():
         raise failure
+    if reporter.is_stop_requested():
+        raise StoppedError(f"stopped on request; the same command goes on from the last checkpoint in {stage.uri}")
+
+
+def _worker_numbers(runtime: Runtime, curation: dict[str, Any] | None) -> int | tuple[int, int]:
+    """As many as there are to be, or the fewest and the most. An epoch that chooses its pairs keeps the number."""
+    fewest = runtime.min_workers or runtime.workers
+    if fewest == runtime.workers or curation is None:
+        return runtime.workers if fewest == runtime.workers else (fewest, runtime.workers)
+    scorers = runtime.scorers if curation["mode"] == "streaming" else 0
+    name, others = ("GPU", scorers) if runtime.gpu else ("CPU", SPARE_CPUS)
+    there = int(ray.available_resources().get(name, 0)) - others
+    return max(fewest, min(runtime.workers, there))
 
 
 @contextmanager
@@ -108,38 +121,3 @@ def _stopping_on_request(reporter: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:
-    """The batches of a run over the train split of the corpus at `pairs`; `place`: where it takes over (see `Feed`)."""
-    train = recipe.train
-    return Feed(
-        corpus=pairs,
-        shards=require_shards(pairs, "train"),
-        global_batch=train.global_batch,
-        epochs=train.epochs,
-        seed=train.seed,
-        shuffle_shards=train.shuffle_shards,
-        image_size=recipe.model.vision.image_size,
-        **place,
-    )
-
-
-def validation_feed(recipe: Recipe, corpus: str) -> Feed | None:
-    """The validation split in its own order, where the run's weights are chosen by it. `UsageError` without one."""
-    if recipe.train.choose == "last":
-        return None
-    shards = [shard for shard in list_shards(corpus) if shard.split == "validation" and shard.pairs]
-    if not shards:
-        raise UsageError(f"train.choose=best: {corpus} has no validation split to choose by (ingest.validation_share)")
-    whole = feed_of(recipe, corpus)
-    return replace(whole, shards=shards, epochs=1, seed=None, shuffle_shards=1)
-
-
-def require_workers(steps: EpochSteps, workers: int) -> None:
-    """Raise `UsageError` where a step has less than a pair for each worker."""
-    smallest = steps.pairs // steps.steps if steps.steps else 0
-    if smallest < workers:
-        raise UsageError(
-            f"--workers {workers}: a step has only {smallest} pairs; use fewer workers or a larger train.global_batch"
-        )

@@ -9,8 +9,10 @@ import json
 from typing import Any
 
 from chexray.cluster.local import ray_session
-from chexray.jobs.curated_epoch import Curation, epoch_of, train_curated_epoch
-from chexray.jobs.fit import feed_of, fit, require_workers, validation_feed
+from chexray.jobs.curated_epoch import train_curated_epoch
+from chexray.jobs.curated_plan import Curation, epoch_of
+from chexray.jobs.feed import feed_of, require_workers, validation_feed
+from chexray.jobs.fit import fit
 from chexray.jobs.progress import bar
 from chexray.jobs.train_worker import HISTORY_FILE
 from chexray.platform import storage
@@ -19,7 +21,7 @@ from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.corpus.uids import write_uids
-from chexray.platform.errors import ChexrayError, StoppedError, UsageError
+from chexray.platform.errors import ChexrayError, UsageError
 from chexray.platform.ledger import PairFlops, curation_epoch_share, pair_flops, training_cost
 from chexray.platform.model.checkpoint import TRAINED_ON_FILE
 from chexray.platform.model.encoder import build_blank_model
@@ -77,8 +79,6 @@ def pretrain(
             feed = feed_of(recipe, pairs, **place)
         if not epoch or recipe.train.epochs > 1:
             fit(recipe, stage, runtime, feed, total, reporter, validation=validation)
-        if reporter.is_stop_requested():
-            raise StoppedError(f"stopped on request; the same command goes on from the last checkpoint in {stage.uri}")
         starts, executed = reporter.starts(), reporter.counted()
     ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
     write_uids(stage.path(TRAINED_ON_FILE), ids)

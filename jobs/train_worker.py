@@ -72,7 +72,7 @@ def _train(
     history: list[dict[str, Any]],
     settings: dict[str, Any],
 ) -> bool:
-    """Run the batches to their end: True; or to a notice to stop, with a checkpoint: False."""
+    """Run the batches to their end: True; or to a notice to stop: False."""
     config, run, reporter, curation = trainer.config, trainer.run, settings["reporter"], settings["curation"]
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
@@ -95,7 +95,7 @@ def _train(
         history += [{**asdict(record), "workers": world, "time": round(time.time(), 3)} for record in records]
         late, stop = _noticed(run, checkpoints, trainer.device, reporter)
         if curation:  # the epoch is one piece, as what was chosen meanwhile is not saved
-            save, stop = batch.last_of_epoch, False
+            save = batch.last_of_epoch
         else:
             save = on_time or late or stop or _ends_saved_epoch(batch, config.epochs, run)
         if settings["validation"] and _ends_saved_epoch(batch, config.epochs, run):

@@ -17,3 +17,7 @@ class StoppedError(ChexrayError):
     """The job was asked to stop, and can go on later. Exit code 143, as of a process that heeds SIGTERM."""
 
     exit_code = 143
+
+
+class LostWorkersError(ChexrayError):
+    """Workers died, more often than the run may outlive. Starting again may help. Exit code 1."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from small_runs import small
 
 from chexray.curation.plan import CurationPlan
+from chexray.jobs.board import find_reporter
 from chexray.jobs.curate import curate
 from chexray.jobs.pretrain import pretrain
 from chexray.platform.artifacts import read_manifest
@@ -116,6 +119,28 @@ def test_streaming_run_of_two_workers_and_two_scorers_keeps_the_same_pairs(
     # Rounding of another share moves a loss by 1e-6, and a pair at the edge of a band may change places.
     assert len(set(kept(f"{streamed}/subset")) ^ set(kept(f"{out}/subset"))) <= 4
     assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_streaming_run_whose_worker_is_killed_starts_its_epoch_anew_and_keeps_the_same_pairs(
+    folder: Path, corpus: str, streamed: str, scorer: str
+) -> None:
+    out, killed = str(folder / "streamed-killed"), False
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(pretrain, curated(), corpus, out, curation="streaming", scorer=scorer)
+        while not killed and not run.done():
+            wait([run], timeout=0.2)
+            board = find_reporter("pretrain")
+            if board and board.starts():
+                for process in psutil.process_iter(["cmdline"]):
+                    if any("RayTrainWorker" in part for part in process.info["cmdline"] or []):
+                        process.kill()
+                        killed = True
+        run.result(timeout=300)
+    assert killed
+    check_streamed(out, corpus, curated())
+    assert len(read_manifest(out).counts["starts"]) == 3  # the lost one, the epoch that chooses, the later one
+    assert kept(f"{out}/subset") == kept(f"{streamed}/subset")
 
 
 @pytest.mark.slow

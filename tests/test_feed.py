@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import small
 
-from chexray.jobs.fit import feed_of
+from chexray.jobs.feed import feed_of
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.training.loop import digest_ids
 
