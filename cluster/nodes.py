@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ class LocalCluster:
         self.cpus = cpus
         # A node that is killed says nothing: it counts as dead after this many seconds without a heartbeat.
         system = {"health_check_failure_threshold": 3, "health_check_period_ms": 1000}
-        head = {"num_cpus": 0, "include_dashboard": True, "_system_config": system}
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": _free_port(), "_system_config": system}
         self._cluster = Cluster(
             initialize_head=True, head_node_args={**head, "object_store_memory": OBJECT_STORE_BYTES}
         )
@@ -46,3 +47,9 @@ class LocalCluster:
     ) -> None:
         ray.shutdown()
         self._cluster.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

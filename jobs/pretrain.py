@@ -87,27 +87,30 @@ def pretrain(
     resumed = starts[0]["step"] if starts else len(history)
     repeated = executed - (len(history) - resumed)
     chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
-    seconds = sum(step["seconds"] for step in history) * runtime.workers
+    seconds = sum(step["seconds"] * step["workers"] for step in history)
     cost = training_cost(per_pair, len(ids), recipe.train.epochs, int(chosen["total_flops"]), seconds)
     looks = sum("validation_loss" in step for step in history)
-    if validation:
-        cost["validation_flops"] = per_pair.score * looks * validation.epoch_steps.pairs
-        cost["total_flops"] += cost["validation_flops"]
+    more = {
+        "validation_flops": per_pair.score * looks * validation.epoch_steps.pairs if validation else 0,
+        "repeated_flops": per_pair.train * sum(step["pairs"] for step in history) * repeated // len(history),
+    }
+    cost |= more
+    cost["total_flops"] += sum(more.values())
     full_pairs = read_manifest(corpus).counts["pairs_by_split"]["train"]
     cost["compute_vs_full"] = cost["total_flops"] / (per_pair.train * full_pairs * recipe.train.epochs)
     if epoch:
         cost["curation_epoch_vs_reference"] = curation_epoch_share(
             int(chosen["scoring_flops"]), per_pair, len(ids), full_pairs
         )
-    run = {"steps_repeated": repeated, "starts": starts, "steps_skipped": sum(step["skipped"] for step in history)}
-    share = {"share_of_corpus": len(ids) / full_pairs}
     counts = {
         "pairs": len(ids),
-        **share,
+        "share_of_corpus": len(ids) / full_pairs,
         "epochs": recipe.train.epochs,
         "steps": len(history),
+        "steps_repeated": repeated,
+        "steps_skipped": sum(step["skipped"] for step in history),
+        "starts": starts,
         "accounts": epochs,
-        **run,
     }
     return stage.finish(counts, cost)
 

@@ -92,6 +92,10 @@ def short_span(low: float | None, high: float | None) -> str:
 
 
 def _text(name: str, value: Any) -> str:
+    if name == "starts":
+        return ", ".join(f"step {start['step']} with {start['workers']} workers" for start in value)
+    if name == "accounts":
+        return f"every pair once in each of {len(value)} epochs"
     if isinstance(value, dict):
         return ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
     if isinstance(value, float):

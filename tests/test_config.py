@@ -108,7 +108,9 @@ def test_unknown_key_is_refused_with_the_nearest_and_the_allowed() -> None:
 
 
 def test_unknown_section_is_refused_with_the_sections() -> None:
-    assert refusal("zzz=3") == ("--set zzz: unknown setting; allowed: curate.*, evaluate.*, ingest.*, model.*, train.*")
+    assert refusal("zzz=3") == (
+        "--set zzz: unknown setting; allowed: curate.*, evaluate.*, ingest.*, model.*, run.*, train.*"
+    )
 
 
 @pytest.mark.parametrize("key", ["name", "model", "model.vision", ""])

@@ -132,6 +132,7 @@ def test_pretrain_two_workers_follow_the_trajectory_of_one(folder: Path, corpus:
     assert [a["pairs"] for a in one] == [b["pairs"] for b in two]
 
 
+@pytest.mark.slow
 def test_pretrain_whose_worker_is_killed_goes_on_by_itself_to_the_same_weights(
     folder: Path, corpus: str, checkpoint: str
 ) -> None:
@@ -154,6 +155,7 @@ def test_pretrain_whose_worker_is_killed_goes_on_by_itself_to_the_same_weights(
     assert [line["step"] for line in _history(str(out))] == [line["step"] for line in _history(checkpoint)]
 
 
+@pytest.mark.slow
 def test_pretrain_can_end_with_the_weights_of_the_lowest_validation_loss(folder: Path, corpus: str) -> None:
     out, recipe = str(folder / "best"), small("train.choose=best", "train.lr=0.02", "train.epochs=4")
     cost = pretrain(recipe, corpus, out, runtime=Runtime(workers=2)).cost

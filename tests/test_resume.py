@@ -1,4 +1,4 @@
-"""Pretraining as a process that is stopped and killed, with a damaged checkpoint: it ends in the same weights."""
+"""Pretraining as a process that is killed or stopped, with a damaged checkpoint: it ends in the same weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from s3_server import S3Server
 from safetensors.torch import load_file
 from small_runs import SMALL
@@ -52,36 +53,53 @@ def known(run: Path) -> list[str]:
     return sorted(result["checkpoint_dir_name"] for result in results)
 
 
-def test_run_that_is_stopped_killed_and_damaged_ends_in_the_weights_of_one_that_was_not(
+def weights_of(uri: str) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(f"{uri}/open_clip_model.safetensors")
+    return loaded
+
+
+def check_same_end(out: str, undisturbed: str) -> None:
+    ended, expected = weights_of(out), weights_of(undisturbed)
+    assert max(float((ended[name] - expected[name]).abs().max()) for name in expected) == 0.0
+    assert read_manifest(out).counts["accounts"] == read_manifest(undisturbed).counts["accounts"]
+
+
+def test_run_of_which_everything_is_killed_goes_on_from_the_newest_checkpoint_that_is_whole(
     small_corpus: str, small_checkpoint: str, tmp_path: Path
 ) -> None:
     out, run = str(tmp_path / "out"), tmp_path / "out" / "state" / "run"
-
     first = start(small_corpus, out)
+    wait_until(lambda: len(known(run)) >= 2, first)
+    for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
+        process.kill()
+    first.communicate(timeout=DEADLINE_SECONDS)
+
+    newest = run / known(run)[-1]
+    state = next(newest.glob("state/*optim_states.pt"))
+    state.write_bytes(state.read_bytes()[:-100])
+    second = start(small_corpus, out)
+    errors = second.communicate(timeout=DEADLINE_SECONDS)[1].decode()
+    assert second.returncode == 0, errors[-3000:]
+    assert f"checkpoint {newest.name} is skipped" in errors
+    check_same_end(out, small_checkpoint)
+
+
+@pytest.mark.slow
+def test_run_that_is_asked_to_stop_saves_a_checkpoint_and_leaves_and_goes_on_later(
+    small_corpus: str, small_checkpoint: str, tmp_path: Path
+) -> None:
+    out, run = str(tmp_path / "out"), tmp_path / "out" / "state" / "run"
+    first = start(small_corpus, out, "run.checkpoint_steps=1000", "run.checkpoint_epochs=2")
     wait_until(lambda: known(run), first)
     first.send_signal(signal.SIGTERM)
     errors = first.communicate(timeout=DEADLINE_SECONDS)[1].decode()
     assert first.returncode == 143, errors[-3000:]
     assert "stopped on request" in errors
-    stopped_at = known(run)[-1]
-
+    saved = json.loads((run / known(run)[-1] / "run.json").read_text())["next_step"]
     second = start(small_corpus, out)
-    wait_until(lambda: known(run)[-1] > stopped_at, second)
-    for process in [*psutil.Process(second.pid).children(recursive=True), psutil.Process(second.pid)]:
-        process.kill()
-    second.communicate(timeout=DEADLINE_SECONDS)
-
-    newest = run / known(run)[-1]
-    weights = next(newest.glob("state/*optim_states.pt"))
-    weights.write_bytes(weights.read_bytes()[:-100])
-    third = start(small_corpus, out)
-    errors = third.communicate(timeout=DEADLINE_SECONDS)[1].decode()
-    assert third.returncode == 0, errors[-3000:]
-    assert f"checkpoint {newest.name} is skipped" in errors
-
-    ended, expected = (load_file(f"{uri}/open_clip_model.safetensors") for uri in (out, small_checkpoint))
-    assert max(float((ended[name] - expected[name]).abs().max()) for name in expected) == 0.0
-    assert read_manifest(out).counts["accounts"] == read_manifest(small_checkpoint).counts["accounts"]
+    assert second.wait(DEADLINE_SECONDS) == 0
+    check_same_end(out, small_checkpoint)
+    assert read_manifest(out).counts["starts"][0]["step"] == saved
 
 
 @pytest.fixture
