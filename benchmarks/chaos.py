@@ -40,7 +40,7 @@ SETTINGS = (
     "train.global_batch=24",
     "train.shuffle_shards=2",
     "run.checkpoint_epochs=1000",
-    "run.checkpoint_steps=20",
+    "run.checkpoint_steps=40",
     "run.read_steps=2",
     "run.resize_seconds=5",
     "run.max_failures=-1",
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=320)
     parser.add_argument("--epochs", type=int, help="by default enough for so many kills")
     parser.add_argument("--zero-stage", type=int, default=1)
+    parser.add_argument("--after-steps", type=int, default=0, help="of the run, before the first kill")
     parser.add_argument("--latest", type=float, default=15.0, help="seconds within which the next kill comes")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
         ingest(recipe, "synthetic", str(given.out / "source"), corpus, options)
         calm = pretrain(recipe, corpus, str(given.out / "calm"), runtime=Runtime(workers=1))
         run = thread.submit(_disturbed, recipe, corpus, str(given.out / "disturbed"))
-        kills = _disturb(cluster, run, given.kills, given.latest, draw)
+        kills = _disturb(cluster, run, given, draw)
         disturbed = run.result()
     found = _compare(given.out, calm, disturbed, kills)
     print(json.dumps(found))
@@ -80,17 +81,18 @@ def _disturbed(recipe: Recipe, corpus: str, out: str) -> Manifest:
 
 
 def _disturb(
-    cluster: LocalCluster, run: Future[Manifest], kills: int, latest: float, draw: random.Random
+    cluster: LocalCluster, run: Future[Manifest], given: argparse.Namespace, draw: random.Random
 ) -> list[float]:
     """Kill and add nodes. Returns the times of the kills."""
     times: list[float] = []
     board = _wait(lambda: find_reporter("pretrain"), run)
     try:
-        for _ in range(kills):
+        for _ in range(given.kills):
             steps = board.counted()
             # The first kill may come over the whole of a start; the others when the run has gone on.
-            _wait(lambda steps=steps: board.counted() > steps or not times, run)
-            _wait(lambda until=time.monotonic() + draw.uniform(0, latest): time.monotonic() > until, run)
+            least = steps + 1 if times else given.after_steps
+            _wait(lambda least=least: board.counted() >= least, run)
+            _wait(lambda until=time.monotonic() + draw.uniform(0, given.latest): time.monotonic() > until, run)
             steps, starts = board.counted(), len(board.starts())
             times.append(time.time())
             cluster.kill_node(draw.choice(cluster.nodes))
