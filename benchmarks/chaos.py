@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py OUT --kills 10
 
-Three real Ray nodes on this machine, a worker on each. A node is killed (SIGKILL) at a random moment after the run has
+Some real Ray nodes on this machine, a worker on each. A node is killed (SIGKILL) at a random moment after the run has
 started or has recovered from the last kill; another one joins when it has gone on without it. At the end: how long each
 recovery took, at which sizes which steps ran, and how far losses and weights are from those of a run that nobody
 disturbed. One JSON object on the last line. Exit code 1 where a pair was lost or the losses differ.
@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=3, help="and workers, one on each")
     parser.add_argument("--pairs", type=int, default=320)
     parser.add_argument("--epochs", type=int, help="by default enough for so many kills")
     parser.add_argument("--zero-stage", type=int, default=1)
@@ -64,11 +66,11 @@ def main() -> None:
     epochs = given.epochs or 30 * (given.kills + 1)
     recipe = load_recipe("tiny", [*SETTINGS, f"train.epochs={epochs}", f"train.zero_stage={given.zero_stage}"])
     corpus, draw = str(given.out / "corpus"), random.Random(given.seed)
-    with LocalCluster(3) as cluster, ThreadPoolExecutor(1) as thread:
+    with LocalCluster(given.nodes) as cluster, ThreadPoolExecutor(1) as thread:
         options = {"count": given.pairs, "size": 96}
         ingest(recipe, "synthetic", str(given.out / "source"), corpus, options)
         calm = pretrain(recipe, corpus, str(given.out / "calm"), runtime=Runtime(workers=1))
-        run = thread.submit(_disturbed, recipe, corpus, str(given.out / "disturbed"))
+        run = thread.submit(_disturbed, recipe, corpus, str(given.out / "disturbed"), given.nodes)
         kills = _disturb(cluster, run, given, draw)
         disturbed = run.result()
     found = _compare(given.out, calm, disturbed, kills)
@@ -76,8 +78,8 @@ def main() -> None:
     sys.exit(0 if found["worst_loss_difference"] < TOLERANCE and found["accounts_equal"] else 1)
 
 
-def _disturbed(recipe: Recipe, corpus: str, out: str) -> Manifest:
-    return pretrain(recipe, corpus, out, runtime=Runtime(workers=3, min_workers=1))
+def _disturbed(recipe: Recipe, corpus: str, out: str, workers: int) -> Manifest:
+    return pretrain(recipe, corpus, out, runtime=Runtime(workers=workers, min_workers=1))
 
 
 def _disturb(
@@ -125,7 +127,7 @@ def _compare(out: Path, calm: Manifest, disturbed: Manifest, kills: list[float])
         "kills": len(kills),
         "seconds_to_go_on": [round(start - kill, 1) for kill, start in zip(kills, after, strict=True) if start],
         "starts": [(start["step"], start["workers"]) for start in starts],
-        "steps_at_workers": {n: sum(step["workers"] == n for step in other) for n in (1, 2, 3)},
+        "steps_at_workers": dict(sorted(Counter(step["workers"] for step in other).items())),
         "steps": len(other),
         "steps_repeated": disturbed.counts["steps_repeated"],
         "accounts_equal": disturbed.counts["accounts"] == calm.counts["accounts"]

@@ -92,7 +92,8 @@ def fit(
         cause = cause_of(error)
         if isinstance(cause, ChexrayError):
             raise cause from None
-        raise LostWorkersError(f"pretraining failed: {type(cause).__name__}: {cause}") from error
+        what = (str(cause).splitlines() or ["no message"])[0]
+        raise LostWorkersError(f"pretraining failed: {type(cause).__name__}: {what}") from error
     if failure := reporter.failure():
         raise failure
     if reporter.is_stop_requested():

@@ -17,7 +17,7 @@ CHAOS = Path(__file__).resolve().parents[1] / "benchmarks" / "chaos.py"
 def test_run_whose_node_is_killed_goes_on_with_fewer_and_then_more_workers_on_the_same_trajectory(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, str(CHAOS), str(tmp_path), "--kills", "1", "--epochs", "40"]
+    command = [sys.executable, str(CHAOS), str(tmp_path), "--kills", "1", "--nodes", "2", "--epochs", "30"]
     command += ["--after-steps", "60", "--latest", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=850, check=False)
