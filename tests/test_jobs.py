@@ -222,6 +222,7 @@ def test_curate_writes_the_kept_rows_as_a_compact_corpus_and_their_ids(corpus: s
     assert audit["kept"] == len(kept)
 
 
+@pytest.mark.slow
 def test_curate_warm_up_trains_a_scorer_and_counts_its_cost(folder: Path, corpus: str) -> None:
     out = str(folder / "warm")
     cost = curate(small("curate.keep=0.3", "curate.warmup_fraction=0.2"), corpus, out).cost
