@@ -20,6 +20,7 @@ from small_runs import SMALL
 
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
+from chexray.platform.training.state import damage
 
 SAVING = ("run.checkpoint_steps=2", "run.read_steps=1", "run.checkpoints_kept=4")
 DEADLINE_SECONDS = 300
@@ -117,18 +118,26 @@ def server(tmp_path: Path, s3: str) -> Iterator[S3Server]:
 
 @pytest.mark.slow
 def test_run_trains_on_while_the_storage_is_away_and_its_checkpoint_arrives_later(
-    small_corpus: str, small_checkpoint: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    small_corpus: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     storage.filesystem("s3://away")[0].clear_instance_cache()
-    process = start(small_corpus, "s3://away/out", "train.epochs=5")
-    wait_until(lambda: storage.list_files("s3://away/out/state/run", ("run.json",)), process)
+    rare = ("train.epochs=40", "run.checkpoint_steps=1000", "run.checkpoint_epochs=20")
+    process, run = start(small_corpus, "s3://away/out", *rare), "s3://away/out/state/run"
+    wait_until(lambda: storage.list_files(run, ("run.json",)), process)
     server.stop()
+    away = time.time()
     time.sleep(60)  # what is tested is a storage that is away for a minute
     assert process.poll() is None
+    back = time.time()
     server.start("away")
     errors = process.communicate(timeout=DEADLINE_SECONDS)[1].decode()
     assert process.returncode == 0, errors[-3000:]
-    assert "a checkpoint waits for the storage" in errors
-    weights = "open_clip_model.safetensors"
-    assert storage.read_bytes(f"s3://away/out/{weights}") == Path(small_checkpoint, weights).read_bytes()
+    history = [json.loads(line) for line in storage.read_bytes("s3://away/out/history.jsonl").splitlines()]
+    meanwhile = [step for step in history if away < step["time"] < back]
+    print(f"{len(meanwhile)} of {len(history)} steps while the storage was away")
+    assert len(meanwhile) > 10
+    assert len(read_manifest("s3://away/out").counts["accounts"]) == 40
+    for name in {file.split("/")[0] for file in storage.list_files(run, ("run.json",))}:
+        with storage.local_copy(storage.join(run, name)) as folder:
+            assert damage(folder) is None
