@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus")
     parser.add_argument("--size", type=int, default=378)
-    parser.add_argument("--images", type=int, default=4000, help="of a measurement, at least")
+    parser.add_argument("--images", type=int, default=12_000, help="of a measurement, at least")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     images = read_columns(given.corpus, ["image"], "train")["image"].to_pylist()
@@ -72,7 +72,8 @@ def main() -> None:
         folder = Path(name)
         for number, image in enumerate(images):
             (folder / f"{number}.jpg").write_bytes(image)
-        loader = DataLoader(JpegFiles(folder, given.size), BATCH, shuffle=True, num_workers=PROCESSES)
+        files = JpegFiles(folder, given.size)
+        loader = DataLoader(files, BATCH, shuffle=True, num_workers=PROCESSES, persistent_workers=True)
         for number in range(given.rounds):
             ours = _rate(batch.image for batch in feed.batches(0, 1))
             theirs = _rate(batch for _ in range(epochs) for batch in loader)
