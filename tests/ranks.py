@@ -33,7 +33,7 @@ def batch(step: int, rank: int = 0, world: int = 1, pairs: int = PAIRS) -> Batch
     """Worker `rank`'s share of step `step`, drawn by the step's number alone."""
     draw = np.random.default_rng(step)
     image = draw.integers(0, 256, (pairs, SIZE, SIZE)).astype(np.uint8)
-    report = [f"Opacity number {number} of the left lung." for number in draw.integers(0, 1000, pairs)]
+    report = [f"Opacity {number}" + " of the left lung." * (number % 3) for number in draw.integers(0, 1000, pairs)]
     steps = EpochSteps(pairs, pairs)
     first, end = steps.share(0, rank, world)
     ids = [f"{step:016x}{i:016x}" for i in range(first, end)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,29 @@ from chexray.platform.errors import UsageError
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.model.towers import fit_input_size, load_vision_weights, restart_layer_scale
 
-Tokenizer = Callable[[Sequence[str]], torch.Tensor]
-"""Texts to int64 tokens [B, context length]."""
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Texts to int64 tokens [B, L]: padded to the longest of them where the tower takes that, else all alike.
+
+    `padded`: the same, to the context length. `pad`: the token of padding, which the tower masks; None for one that
+    takes its full context only, as open_clip's own (3.3) does, whose causal mask is not cut.
+    """
+
+    padded: Callable[[list[str]], torch.Tensor]
+    pad: int | None
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        token_BL = self.padded(list(texts))
+        return token_BL[:, : max(self.lengths(token_BL))]
+
+    def lengths(self, token_BL: torch.Tensor) -> list[int]:
+        """How many of its tokens the tower needs to see of each text: at least 1."""
+        if self.pad is None:
+            return [token_BL.shape[1]] * len(token_BL)
+        last_B = (token_BL != self.pad).flip(1).int().argmax(dim=1)
+        found: list[int] = (token_BL.shape[1] - last_B).tolist()
+        return found
 
 
 def model_cfg(config: ModelConfig) -> dict[str, Any]:
@@ -101,10 +123,9 @@ def build_tokenizer(config: ModelConfig) -> Tokenizer:
 
 def tokenizer_at(context_length: int, hf_path: str | None) -> Tokenizer:
     if hf_path is None:
-        plain: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
-        return plain
-    tokenizer: Tokenizer = open_clip.tokenizer.HFTokenizer(hf_path, context_length=context_length)
-    return tokenizer
+        return Tokenizer(open_clip.SimpleTokenizer(context_length=context_length), pad=None)
+    tokenizer = open_clip.tokenizer.HFTokenizer(hf_path, context_length=context_length)
+    return Tokenizer(tokenizer, pad=tokenizer.tokenizer.pad_token_id)
 
 
 def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

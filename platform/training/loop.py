@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.checkpoint import checkpoint
 
 from chexray.platform.config import RunConfig, TrainConfig
 from chexray.platform.errors import ChexrayError
@@ -23,6 +22,7 @@ from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.training.augment import augment
 from chexray.platform.training.batch import Batch
+from chexray.platform.training.chunks import embed_in_chunks
 from chexray.platform.training.prefetch import StalledError
 from chexray.platform.training.schedule import learning_rate
 
@@ -128,9 +128,8 @@ class Trainer:
         total, pairs = 0.0, 0
         for batch in batches:
             image = torch.from_numpy(batch.image).to(self.device)
-            token = self.tokenize(list(batch.report)).to(self.device)
-            with torch.no_grad(), autocast_of(self.config, self.device):
-                image_bD, text_bD, scale = self._embed(image, token)
+            with torch.no_grad():
+                image_bD, text_bD, scale = self._embed(image, batch)
                 part = global_info_nce(image_bD.float(), text_bD.float(), scale, batch.share_sizes)
             loss = part / len(batch.share_sizes)
             if len(batch.share_sizes) > 1:
@@ -157,10 +156,7 @@ class Trainer:
     def _numbers(self, batch: Batch) -> torch.Tensor:
         image = torch.from_numpy(batch.image).to(self.device, non_blocking=True)
         image = augment(image, batch.sample_id, self.config.augment, self.config.seed, batch.epoch)
-        token = batch.token if batch.token is not None else self.tokenize(list(batch.report))
-        token = token.to(self.device, non_blocking=True)
-        with autocast_of(self.config, self.device):
-            image_bD, text_bD, logit_scale = self._embed(image, token)
+        image_bD, text_bD, logit_scale = self._embed(image, batch)
         scale = logit_scale.detach().clone()  # the step moves it
         part = global_info_nce(image_bD.float(), text_bD.float(), logit_scale, batch.share_sizes)
         self.engine.backward(part)
@@ -171,20 +167,12 @@ class Trainer:
             dist.all_reduce(loss)
         return torch.stack([loss.float(), scale.float().reshape(()), self._was_skipped().to(loss.device)])
 
-    def _embed(self, image_bSS: torch.Tensor, token_bL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Embeddings of this worker's share, `micro_batch` pairs at a time where there are more.
-
-        The graph then keeps no activations but the chunk's that backward is in, which are computed again: gradient
-        caching (Gao et al. 2021, arXiv 2101.06983), by torch's own recomputation, which draws dropout as before.
-        """
-        size = self.run.micro_batch
-        if size is None or len(image_bSS) <= size:
-            found: tuple[torch.Tensor, torch.Tensor, Any] = self._towers(image_bSS, token_bL)
-            return found
-        chunks = zip(torch.split(image_bSS, size), torch.split(token_bL, size), strict=True)
-        parts = [checkpoint(self._towers, image, token, use_reentrant=False) for image, token in chunks]
-        image_bD, text_bD = (torch.cat([part[i] for part in parts]) for i in range(2))
-        return image_bD, text_bD, parts[0][2]
+    def _embed(self, image_bSS: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        token_bL = batch.token if batch.token is not None else self.tokenize(batch.report)
+        length_b = self.tokenize.lengths(token_bL)
+        token_bL = token_bL.to(self.device, non_blocking=True)
+        with autocast_of(self.config, self.device):
+            return embed_in_chunks(self._towers, image_bSS, token_bL, length_b, self.run.micro_batch)
 
     def _towers(self, image_bSS: torch.Tensor, token_bL: torch.Tensor) -> Any:
         return self.engine(normalise(image_bSS), token_bL)
