@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--after-steps", type=int, default=0, help="of the run, before the first kill")
     parser.add_argument("--latest", type=float, default=15.0, help="seconds within which the next kill comes")
+    parser.add_argument("--notice", type=int, default=0, help="seconds before a kill at which Ray is told of it")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     epochs = given.epochs or 30 * (given.kills + 1)
@@ -95,9 +96,13 @@ def _disturb(
             least = steps + 1 if times else given.after_steps
             _wait(lambda least=least: board.counted() >= least, run)
             _wait(lambda until=time.monotonic() + draw.uniform(0, given.latest): time.monotonic() > until, run)
+            chosen = draw.choice(cluster.nodes)
+            if given.notice:
+                cluster.announce(chosen, given.notice)
+                time.sleep(given.notice)
             steps, starts = board.counted(), len(board.starts())
             times.append(time.time())
-            cluster.kill_node(draw.choice(cluster.nodes))
+            cluster.kill_node(chosen)
             print(f"killed a node, {len(cluster.nodes)} left, after {steps} steps", flush=True)
             _wait(lambda starts=starts: len(board.starts()) > starts, run)
             cluster.add_node()

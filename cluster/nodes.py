@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +40,12 @@ class LocalCluster:
         """SIGKILL, without a word to anyone, to the node's processes."""
         self.nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def announce(self, node: Any, seconds: int) -> None:
+        """Tell Ray that the node will be taken away, as a spot market does some time before it does."""
+        told = ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        told += ["--deadline-remaining-seconds", str(seconds), "--address", self._cluster.address]
+        subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "drain-node", *told], check=True)
 
     def __enter__(self) -> Self:
         return self

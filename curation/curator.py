@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from chexray.curation.cursor import CurationCursor
 from chexray.curation.prototypes import kmeans, pair_features, update_prototypes
 from chexray.curation.selection import HASH_DIGITS, Selection, SelectionRule, select, superbatch_budget
 from chexray.platform.config import CurateConfig
@@ -54,16 +55,21 @@ class Curator:
         self.prototype_KE: torch.Tensor | None = None
         self.seen = 0
 
+    def restore(self, cursor: CurationCursor) -> None:
+        """Go on after the super-batches that ended with the cursor."""
+        self.prototype_KE, self.seen = cursor.prototype_KE, cursor.position
+
     def choose_all(self, blocks: Iterator[Block]) -> Iterator[Chosen]:
         """Cut the stream into super-batches and choose from each, once the prototypes have started.
 
-        They start from the first `kmeans_sample` pairs, which wait for that: the stream's order is random.
+        They start from the first `kmeans_sample` pairs, which wait for that: the stream's order is random. After
+        `restore` the stream must begin where the cursor stands.
         """
         rows = RowTaker(blocks)
         waiting: list[tuple[Block, torch.Tensor]] = []
         sample = min(self.config.kmeans_sample, self.cut.pairs)
-        for step in range(self.cut.steps):
-            first, end = self.cut.bounds(step)
+        bounds = [self.cut.bounds(step) for step in range(self.cut.steps)]
+        for first, end in [(first, end) for first, end in bounds if first >= self.seen]:
             block = rows.take(end - first)
             waiting.append((block, block_features(block)))
             if self.prototype_KE is None:
@@ -110,14 +116,19 @@ class Record:
             torch.zeros(pairs, dtype=torch.bool),
         )
 
-    def add(self, chosen: Chosen) -> int:
+    def add(self, sample_id: np.ndarray[Any, Any], selection: Selection) -> int:
         """Returns the number of pairs so far."""
-        rows = slice(self._done, self._done + len(chosen.block["sample_id"]))
-        self._id_N[rows] = chosen.block["sample_id"].astype(ID_BYTES)
+        rows = slice(self._done, self._done + len(sample_id))
+        self._id_N[rows] = sample_id.astype(ID_BYTES)
         for name, values in vars(self._selection).items():
-            values[rows] = getattr(chosen.selection, name)
+            values[rows] = getattr(selection, name)
         self._done = rows.stop
         return self._done
+
+    def first(self, pairs: int) -> tuple[np.ndarray[Any, Any], Selection]:
+        """Ids (bytes) and choice of the first `pairs`, copied."""
+        found = {name: values[:pairs].clone() for name, values in vars(self._selection).items()}
+        return self._id_N[:pairs].copy(), Selection(**found)
 
     @property
     def sample_id(self) -> list[str]:
@@ -125,6 +136,9 @@ class Record:
         return ids
 
     def curated(self, prototype_KE: torch.Tensor) -> Curated:
+        """RuntimeError where a pair was looked at twice."""
+        if len(np.unique(self._id_N[: self._done])) != self._done:
+            raise RuntimeError("the stream that was chosen from held a pair twice")
         selection = Selection(**{name: values[: self._done] for name, values in vars(self._selection).items()})
         return Curated(self.sample_id, selection, prototype_KE.cpu())
 

@@ -64,7 +64,7 @@ class Features:
 
 
 class FeatureWriter:
-    """Takes a stream's blocks into a file on this machine, which goes to storage when it is complete."""
+    """Takes a stream's blocks into a file on this machine, which goes to storage when it is complete. To be closed."""
 
     def __init__(self, uri: str, pairs: int) -> None:
         self._uri, self._pairs = uri, pairs
@@ -85,17 +85,25 @@ class FeatureWriter:
         self._done = rows.stop
         return block
 
+    def first(self, pairs: int) -> npt.NDArray[np.float16]:
+        """The first rows [pairs, 2, D] again, copied."""
+        if self._file is None:
+            return np.empty((0, 2, 0), np.float16)
+        return np.array(self._file[:pairs])
+
     def finish(self, logit_scale: float | None) -> None:
-        """Move it to storage, the description last. RuntimeError where pairs are missing."""
+        """Put it onto storage, the description last. RuntimeError where pairs are missing."""
         if self._file is None or self._done != self._pairs:
             raise RuntimeError(f"the stream ended after {self._done} of {self._pairs} pairs")
-        width = self._file.shape[2]
         self._file.flush()
-        self._file = None
         np.save(Path(self._folder.name, "ids.npy"), self._ids, allow_pickle=False)
         storage.upload_tree(Path(self._folder.name), self._uri)
-        about = {"pairs": self._pairs, "width": width, "logit_scale": logit_scale}
+        about = {"pairs": self._pairs, "width": self._file.shape[2], "logit_scale": logit_scale}
         storage.write_json(storage.join(self._uri, _DESCRIPTION), about)
+
+    def close(self) -> None:
+        """Remove what lies on this machine."""
+        self._file = None
         self._folder.cleanup()
 
 

@@ -17,14 +17,17 @@ from chexray.platform.corpus.order import EpochSteps
 class Handout:
     """Kept pairs, in their order, cut into the steps of an epoch, of which each worker takes its share once."""
 
-    def __init__(self, steps: EpochSteps, limit: int) -> None:
-        """`limit`: pairs that may wait beyond the next step; while no step is whole, any number may."""
+    def __init__(self, steps: EpochSteps, limit: int, first_step: int = 0) -> None:
+        """`limit`: pairs that may wait beyond the next step; while no step is whole, any number may.
+
+        `first_step`: whose pairs are the first to come.
+        """
         self._steps = steps
         self._limit = limit
         self._changed = threading.Condition()
         self._waiting: deque[Block] = deque()
         self._waiting_pairs = 0
-        self._cut = 0
+        self._cut = first_step
         self._ready: dict[int, Block] = {}
         self._taken: Counter[int] = Counter()
         self._failure: BaseException | None = None

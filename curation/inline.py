@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from chexray.curation.curator import Block, Chosen, Curator, Record, block_features
+from chexray.curation.curator import Block, Curator, Record, block_features
+from chexray.curation.cursor import CurationCursor
 from chexray.platform.corpus.order import EpochSteps
 from chexray.platform.errors import ChexrayError
 from chexray.platform.training.batch import Batch
@@ -34,6 +35,12 @@ class InlineCurator:
         self.rank, self.world = rank, world
         self.record = Record(curator.cut.pairs)
 
+    def restore(self, cursor: CurationCursor) -> None:
+        """Go on after the global batches that ended with the cursor, which rank 0 alone needs."""
+        if self.rank == 0:
+            self.curator.restore(cursor)
+            self.record.add(cursor.rows["sample_id"], cursor.selection)
+
     def start(self, batches: Iterable[Batch]) -> None:
         """Start the prototypes from these batches, a random sample of the corpus."""
         features = [block_features(self._scored(batch)) for batch in batches]
@@ -47,7 +54,7 @@ class InlineCurator:
             kept: list[Any] = [None]
             if self.rank == 0:
                 selection = self.curator.choose(block, block_features(block))
-                self.record.add(Chosen(block, selection))
+                self.record.add(block["sample_id"], selection)
                 on_scored(block)
                 kept = [selection.keep_B.numpy()]
             if self.world > 1:

@@ -112,6 +112,7 @@ class _ScoredStream:
         else:
             _drain(blocks, reporter)
         writer.finish(logit_scale)
+        writer.close()
         return Scored(curated, self.seconds)
 
     def _timed(self, stream: Any) -> Iterator[Block]:
@@ -127,7 +128,7 @@ def curate_blocks(blocks: Iterator[Block], config: CurateConfig, pairs: int, rep
     """Choose from a stream to its end."""
     curator, record = Curator(config, pairs), Record(pairs)
     for chosen in curator.choose_all(blocks):
-        done = record.add(chosen)
+        done = record.add(chosen.block["sample_id"], chosen.selection)
         if reporter is not None:
             reporter.update(done)
     assert curator.prototype_KE is not None  # the last super-batch ends at or after the sample

@@ -12,6 +12,7 @@ import ray.train
 import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode
 
+from chexray.curation.cursor import CurationCursor, load_cursor
 from chexray.platform.training.state import convert_state, damage, is_cut_for, load_state, save_state
 
 UPLOAD_PATIENCE = 900.0
@@ -28,9 +29,14 @@ class Checkpoints:
         self.saved_at = time.monotonic()
         self.noticed: frozenset[str] = frozenset()
 
-    def save(self, next_step: int, history: list[dict[str, Any]]) -> None:
-        """Write the state aside and let a thread upload it. It counts from when all workers' parts are there."""
+    def save(self, next_step: int, history: list[dict[str, Any]], cursor: CurationCursor | None = None) -> None:
+        """Write the state aside and let a thread upload it. It counts from when all workers' parts are there.
+
+        `cursor`: of an epoch that chooses its pairs, on rank 0.
+        """
         folder = Path(tempfile.mkdtemp(prefix="chexray-state-"))
+        if cursor is not None:
+            cursor.save(folder)
         save_state(self.engine, folder, {"next_step": next_step, "history": history}, self.rank, self.world)
         ray.train.report(
             {"step": next_step - 1, "loss": history[-1]["loss"]},
@@ -42,14 +48,17 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint that is whole, and return what was saved with it; None where there is none."""
+        """Load the newest checkpoint that is whole, and return what was saved with it; None where there is none.
+
+        That is `next_step`, `history` and `cursor`.
+        """
         path: list[Any] = [self._usable() if self.rank == 0 else None]
         if self.world > 1:
             dist.broadcast_object_list(path, src=0)
         if path[0] is None:
             return None
         with Checkpoint(path=path[0], filesystem=self.storage.storage_filesystem).as_directory() as folder:
-            return load_state(self.engine, Path(folder))
+            return {**load_state(self.engine, Path(folder)), "cursor": load_cursor(Path(folder))}
 
     def is_first_notice(self, notice: Any) -> bool:
         """Whether Ray says for the first time that these nodes will go."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import ray
 
-from chexray.curation.ahead import Outcome, scored_ahead, start_ahead_curator
+from chexray.curation.ahead import AheadStream, Outcome, start_ahead_curator
 from chexray.curation.features import FEATURES_FOLDER
 from chexray.curation.stream import SHUFFLE_SHARDS
 from chexray.curation.subset import subset_table
 from chexray.jobs.curated_plan import CuratedEpoch
-from chexray.jobs.epoch_batches import InlineChoice, sample_steps
 from chexray.jobs.feed import Feed, feed_of, validation_feed
-from chexray.jobs.fit import STATE_FOLDER, fit
+from chexray.jobs.fit import fit
+from chexray.jobs.inline_batches import InlineChoice, sample_steps
 from chexray.jobs.warmup import scorer_of
 from chexray.jobs.write_subset import AUDITED, require_kept, write_subset
 from chexray.platform import storage
@@ -27,13 +28,17 @@ from chexray.platform.ledger import curation_cost, pair_flops
 from chexray.platform.model.checkpoint import load_checkpoint
 from chexray.platform.model.scoring import scoring_size
 
+_CLOSING = 10.0
+"""Seconds for which a curator is given time to tidy up."""
+
 
 def train_curated_epoch(
     recipe: Recipe, corpus: str, stage: Stage, epoch: CuratedEpoch, scorer: str | None, runtime: Runtime, reporter: Any
 ) -> str:
     """Train the first epoch of the run `stage` and return the URI of its subset. One that is complete is not redone.
 
-    Where workers are lost it starts anew, `recipe.run.max_failures` times: what it had chosen is not to be had again.
+    Where workers are lost it goes on from the last checkpoint, with as many as there are, `recipe.run.max_failures`
+    times.
     """
     left = recipe.run.max_failures
     while True:
@@ -43,7 +48,7 @@ def train_curated_epoch(
             if left == 0:
                 raise
             left -= 1
-            reporter.warn(f"{error}: the epoch that chooses its pairs starts anew")
+            reporter.warn(f"{error}: the epoch that chooses its pairs goes on from its last checkpoint")
 
 
 def _train_once(
@@ -54,7 +59,6 @@ def _train_once(
     corpus = storage.resolve(corpus)
     if chosen.begin():
         return chosen.uri
-    storage.remove_tree(stage.path(STATE_FOLDER))  # an epoch without its subset starts anew
     plan, feed = epoch.plan, replace(feed_of(recipe, corpus), epochs=1)
     used, warmup = scorer_of(recipe, corpus, scorer, chosen.uri, runtime)
     curation: dict[str, Any] = {"mode": epoch.mode, "plan": plan, "subset": chosen.uri}
@@ -67,7 +71,7 @@ def _train_once(
         fit(recipe, stage, runtime, feed, total, reporter, used if epoch.follows else None, curation, validation)
         result = ray.get(running or curator.get.remote())
     finally:
-        ray.kill(curator)
+        _end(curator)
     seconds, scored = 0.0, plan.pairs
     if isinstance(result, Outcome):
         age = result.staleness
@@ -98,9 +102,13 @@ def _start_curator(
         return InlineChoice.remote(), None
     curator = start_ahead_curator(epoch.plan, chosen.path(FEATURES_FOLDER))
     windows = epoch_windows(feed.shards, 0, recipe.train.seed, SHUFFLE_SHARDS)
-    scored = scored_ahead(curator, epoch.plan, scorer, feed.corpus, windows, feed.image_size, runtime)
-    (stream,) = scored.streaming_split(1)
-    return curator, curator.run.remote(stream)
+    return curator, curator.run.remote(AheadStream(feed.corpus, windows, scorer, feed.image_size, runtime))
+
+
+def _end(curator: Any) -> None:
+    with suppress(ray.exceptions.RayError):  # it may be gone
+        ray.get(curator.close.remote(), timeout=_CLOSING)
+    ray.kill(curator)
 
 
 def _cost(scorer: str, epoch: CuratedEpoch, scored: int, seconds: float, warmup: int) -> dict[str, Any]:

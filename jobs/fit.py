@@ -23,6 +23,7 @@ from chexray.platform import storage
 from chexray.platform.artifacts import Stage
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.errors import ChexrayError, LostWorkersError, StoppedError
+from chexray.platform.ledger import model_flops
 
 STATE_FOLDER = "state"
 _READERS = 1
@@ -53,6 +54,7 @@ def fit(
         # On CPUs the trainers may have taken them all, and readers that wait for one would wait for ever.
         "feed": feed if runtime.gpu else replace(feed, readers=_READERS),
         "validation": validation if runtime.gpu or validation is None else replace(validation, readers=_READERS),
+        "flops": model_flops(recipe.model),
         "total_steps": total_steps,
         "init": init,
         "out": stage.uri,
@@ -81,7 +83,7 @@ def fit(
             storage_path=path,
             storage_filesystem=fs,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.checkpoints_kept),
-            # An epoch that chooses its pairs is one piece: `train_curated_epoch` starts it anew.
+            # Of an epoch that chooses its pairs the stream starts anew too: `train_curated_epoch` does it.
             failure_config=ray.train.FailureConfig(max_failures=0 if curation else run.max_failures),
         ),
     )

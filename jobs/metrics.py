@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.util.metrics import Gauge
 from tensorboardX import SummaryWriter
 
 from chexray.platform import storage
+from chexray.platform.training.monitor import Throughput, throughput
 
 TENSORBOARD_FOLDER = "tensorboard"
 _CURVES = ("loss", "lr", "logit_scale", "validation_loss")
@@ -20,6 +22,8 @@ _GAUGES = {
     "loss": "InfoNCE of the global batch",
     "pairs_per_second": "of all workers together",
     "waiting_share": "share of the time in which the first worker waits for pairs",
+    "communication_share": "share of the time in which it exchanges with the others, when last looked at",
+    "utilisation": "model FLOPs over what the devices can do at most, in [0, 1]",
     "workers": "training workers",
 }
 
@@ -27,8 +31,9 @@ _GAUGES = {
 class RunMetrics:
     """Of one start of a run, on its first worker. `first_step`: where it goes on; what was shown later is withdrawn."""
 
-    def __init__(self, out: str, first_step: int, reporter: Any) -> None:
-        self.out, self._reporter = out, reporter
+    def __init__(self, out: str, first_step: int, reporter: Any, peak_flops: float | None) -> None:
+        self.out, self._reporter, self._peak = out, reporter, peak_flops
+        self.throughput: Throughput | None = None
         self._upload: threading.Thread | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="chexray-tensorboard-")
         self._writer = SummaryWriter(self._folder.name, purge_step=first_step or None, flush_secs=3600)
@@ -43,17 +48,23 @@ class RunMetrics:
             for name in _CURVES:
                 if name in step:
                     self._writer.add_scalar(f"train/{name}", step[name], step["step"], step["time"])
-        seconds = sum(step["seconds"] for step in steps)
-        last = steps[-1]
+        found, last = throughput(steps, self._peak), steps[-1]
+        if found.communication is None and self.throughput is not None:  # it is looked at now and then
+            found = replace(found, communication=self.throughput.communication)
+        self.throughput = found
         values = {
             "step": last["step"] + 1,
             "loss": last["loss"],
-            "pairs_per_second": sum(step["pairs"] for step in steps) / max(seconds, 1e-9),
-            "waiting_share": sum(step["data_seconds"] for step in steps) / max(seconds, 1e-9),
+            "pairs_per_second": found.pairs_per_second,
+            "waiting_share": found.data,
+            "communication_share": found.communication,
+            "utilisation": found.utilisation,
             "workers": last["workers"],
         }
         for name, value in values.items():
-            self._gauges[name].set(float(value))
+            if value is not None:
+                self._gauges[name].set(float(value))
+                self._writer.add_scalar(f"throughput/{name}", value, last["step"], last["time"])
 
     def upload(self) -> None:
         """Put the event file where it belongs, in a thread: no step waits for the storage. Not while one is at it."""

@@ -22,9 +22,8 @@ from chexray.platform.config import Recipe, Runtime
 from chexray.platform.corpus.shards import read_columns
 from chexray.platform.corpus.uids import write_uids
 from chexray.platform.errors import ChexrayError, UsageError
-from chexray.platform.ledger import PairFlops, curation_epoch_share, pair_flops, training_cost
+from chexray.platform.ledger import curation_epoch_share, model_flops, training_cost
 from chexray.platform.model.checkpoint import TRAINED_ON_FILE
-from chexray.platform.model.encoder import build_blank_model
 from chexray.platform.training.loop import digest_ids
 
 
@@ -68,7 +67,7 @@ def pretrain(
     require_workers(epoch.steps if epoch else feed.epoch_steps, runtime.workers)
     if done := stage.begin():
         return done
-    per_pair = _pair_flops(recipe)
+    per_pair = model_flops(recipe.model)
     total = epoch.total_steps(recipe.train.epochs) if epoch else feed.total_steps
     scorers = runtime.scorers if curation == "streaming" else 0
     with ray_session(runtime, scorers), bar("pretrain", total) as reporter:
@@ -130,11 +129,6 @@ def _accounted(history: list[dict[str, Any]], ids: list[str], run: str) -> list[
             )
         accounts.append({"epoch": epoch, "pairs": pairs, "steps": len(steps)})
     return accounts
-
-
-def _pair_flops(recipe: Recipe) -> PairFlops:
-    model = build_blank_model(recipe.model)
-    return pair_flops(model, recipe.model.vision.image_size, recipe.model.text.context_length)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from chexray.curation.cursor import CursorAt
 from chexray.jobs.best import best_state, keep_best
 from chexray.jobs.checkpointing import Checkpoints
 from chexray.jobs.epoch_batches import publish_weights, worker_batches
@@ -26,7 +27,8 @@ from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.batch import Batch
 from chexray.platform.training.engine import full_state, start_engine
-from chexray.platform.training.loop import Trainer
+from chexray.platform.training.loop import Trainer, peak_of
+from chexray.platform.training.monitor import WaitClock
 
 HISTORY_FILE = "history.jsonl"
 
@@ -34,9 +36,9 @@ HISTORY_FILE = "history.jsonl"
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share of every step, save checkpoints when they are due, and export the model at the end.
 
-    `settings`: `model`, `train` and `run` (the recipe's sections), `feed`, `validation` (a feed, or None), `init` (a
-    checkpoint to start from, or None), `curation` (None, or what `curated_epoch` says), `total_steps`, `out` and
-    `reporter`.
+    `settings`: `model`, `train` and `run` (the recipe's sections), `flops` (of a pair), `feed`, `validation` (a feed,
+    or None), `init` (a checkpoint to start from, or None), `curation` (None, or what `curated_epoch` says),
+    `total_steps`, `out` and `reporter`.
     """
     model_config, config = ModelConfig(**settings["model"]), TrainConfig(**settings["train"])
     run = RunConfig(**settings["run"])
@@ -48,14 +50,16 @@ def train_worker(settings: dict[str, Any]) -> None:
     model = _model(model_config, config, settings["init"]).to(device)
     engine = start_engine(model, config, run, world, device)
     checkpoints = Checkpoints(engine, rank, world, settings["reporter"])
-    resumed = checkpoints.resume() or {"next_step": 0, "history": []}
+    resumed = checkpoints.resume() or {"next_step": 0, "history": [], "cursor": None}
     history: list[dict[str, Any]] = resumed["history"]
     if rank == 0:
         settings["reporter"].started(resumed["next_step"], world)
     tokenize = build_tokenizer(model_config)
-    trainer = Trainer(engine, tokenize, settings["total_steps"], config, run, device)
-    batches = worker_batches(settings, trainer, rank, world, resumed["next_step"])
-    if _train(trainer, batches, checkpoints, history, settings) and history[-1]["epoch"] + 1 == config.epochs:
+    trainer = Trainer(engine, tokenize, settings["total_steps"], config, run, device, settings["flops"])
+    cursor = resumed["cursor"] if settings["curation"] else None
+    batches, cursor_at = worker_batches(settings, trainer, rank, world, resumed["next_step"], cursor)
+    finished = _train(trainer, batches, cursor_at, checkpoints, history, settings)
+    if finished and history[-1]["epoch"] + 1 == config.epochs:
         state = full_state(engine, config.zero_stage)
         if rank == 0:
             if config.choose == "best":
@@ -68,6 +72,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _train(
     trainer: Trainer,
     batches: Iterator[Batch],
+    cursor_at: CursorAt,
     checkpoints: Checkpoints,
     history: list[dict[str, Any]],
     settings: dict[str, Any],
@@ -76,12 +81,10 @@ def _train(
     config, run, reporter, curation = trainer.config, trainer.run, settings["reporter"], settings["curation"]
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
-    waited, stop = 0.0, False
-    metrics = RunMetrics(settings["out"], len(history), reporter) if rank == 0 else None
+    clock, stop = WaitClock(trainer.device), False
+    metrics = RunMetrics(settings["out"], len(history), reporter, peak_of(trainer)) if rank == 0 else None
     while not stop:
-        asked = time.monotonic()
-        batch = next(batches, None)
-        waited += time.monotonic() - asked
+        batch = clock.next(batches)
         if batch is None:
             break
         trainer.step(batch)
@@ -91,21 +94,19 @@ def _train(
         on_time = run.checkpoint_steps is not None and done % run.checkpoint_steps == 0
         if not (batch.last_of_epoch or on_time or done % run.read_steps == 0):
             continue
-        records, waited = trainer.read(waited), 0.0
+        records = trainer.read(clock.read())
         history += [{**asdict(record), "workers": world, "time": round(time.time(), 3)} for record in records]
         late, stop = _noticed(run, checkpoints, trainer.device, reporter)
-        if curation:  # the epoch is one piece, as what was chosen meanwhile is not saved
-            save = batch.last_of_epoch
-        else:
-            save = on_time or late or stop or _ends_saved_epoch(batch, config.epochs, run)
+        last_chosen = bool(curation) and batch.last_of_epoch  # its subset follows from it
+        save = on_time or late or stop or last_chosen or _ends_saved_epoch(batch, config.epochs, run)
         if settings["validation"] and _ends_saved_epoch(batch, config.epochs, run):
             keep_best(trainer, settings, history, rank, world)
         if metrics:
             metrics.add(history[-len(records) :])
-            reporter.update(done, f"loss {records[-1].loss:.3f}")
+            reporter.update(done, f"loss {records[-1].loss:.3f}, {metrics.throughput}")
             reporter.count(len(records))
         if save:
-            checkpoints.save(done, history)
+            checkpoints.save(done, history, cursor_at(done))
             if metrics:
                 metrics.upload()
     if metrics:

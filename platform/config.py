@@ -222,6 +222,9 @@ class RunConfig(_Settings):
     )
     stall_seconds: float = Field(1800.0, ge=10, description="without pairs, or another worker's answer: a failure")
     max_skipped: Positive = Field(10, description="steps without a finite loss and gradient, at which the run stops")
+    profile_steps: int | None = Field(
+        500, ge=10, description="steps between two looks at what time the exchange between workers takes; null: none"
+    )
     checkpoint_epochs: Positive = Field(1, description="epochs between resumable checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between them, beside those")
     checkpoint_minutes: float | None = Field(None, gt=0, description="minutes between them, beside those")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -13,6 +14,8 @@ from open_clip.model import CustomTextCLIP
 from torch.utils.flop_counter import FlopCounterMode
 
 from chexray.platform.artifacts import Manifest
+from chexray.platform.config import ModelConfig
+from chexray.platform.model.encoder import build_blank_model
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.model.towers import fit_input_size
 
@@ -55,6 +58,12 @@ def pair_flops(model: CustomTextCLIP, image_size: int, tokens: int) -> PairFlops
         for encode, batch in ((model.encode_image, image), (model.encode_text, token))
     ]
     return PairFlops(*counts)
+
+
+@cache
+def model_flops(config: ModelConfig) -> PairFlops:
+    """Of a pair through this model, at its own image size and context length."""
+    return pair_flops(build_blank_model(config), config.vision.image_size, config.text.context_length)
 
 
 def curation_cost(per_pair: PairFlops | None = None, pairs: int = 0, device_seconds: float = 0.0) -> dict[str, Any]:

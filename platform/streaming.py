@@ -52,13 +52,16 @@ def decoded_pairs(
     """Blocks of `image` uint8 [n, S, S], `report`, `sample_id`, `position` in the epoch [n], in the windows' order.
 
     A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
-    pairs together into as few blocks as it likes. `start`: the position at which the first of the windows is entered.
+    pairs together into as few blocks as it likes. `start`: the position from which on they are read.
     With `readers`, so many processes do it, for as long as the stream lasts, and none of them asks for a CPU: a task
     on a node whose CPUs are taken would start a process of its own, every time.
     """
-    items = [{"window": json.dumps(asdict(w)), "first": a, "end": b} for w in windows for a, b in pieces_of(w, cuts)]
-    if items and start > windows[0].first:
-        items[0]["first"] = start - windows[0].first
+    items = [
+        {"window": json.dumps(asdict(window)), "first": max(first, start - window.first), "end": end}
+        for window in windows
+        for first, end in pieces_of(window, cuts)
+        if window.first + end > start
+    ]
     dataset = ordered_tasks(items)
     read = {"batch_size": 1, "zero_copy_batch": True}
     if readers is None:

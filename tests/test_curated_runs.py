@@ -12,9 +12,10 @@ import psutil
 import pytest
 from small_runs import small
 
+from chexray.curation.features import open_features
 from chexray.curation.plan import CurationPlan
-from chexray.jobs.board import find_reporter
 from chexray.jobs.curate import curate
+from chexray.jobs.curated_plan import Curation
 from chexray.jobs.pretrain import pretrain
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import Recipe, Runtime
@@ -121,26 +122,43 @@ def test_streaming_run_of_two_workers_and_two_scorers_keeps_the_same_pairs(
     assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-5)
 
 
-@pytest.mark.slow
-def test_streaming_run_whose_worker_is_killed_starts_its_epoch_anew_and_keeps_the_same_pairs(
-    folder: Path, corpus: str, streamed: str, scorer: str
-) -> None:
-    out, killed = str(folder / "streamed-killed"), False
+def run_with_a_kill(recipe: Recipe, corpus: str, out: str, scorer: str, curation: Curation) -> None:
+    """A run whose training worker is killed when its first checkpoint, in the epoch that chooses, has arrived."""
+    killed = False
     with ThreadPoolExecutor(1) as thread:
-        run = thread.submit(pretrain, curated(), corpus, out, curation="streaming", scorer=scorer)
+        run = thread.submit(pretrain, recipe, corpus, out, curation=curation, scorer=scorer)
         while not killed and not run.done():
-            wait([run], timeout=0.2)
-            board = find_reporter("pretrain")
-            if board and board.starts():
-                for process in psutil.process_iter(["cmdline"]):
-                    if any("RayTrainWorker" in part for part in process.info["cmdline"] or []):
-                        process.kill()
-                        killed = True
+            wait([run], timeout=0.05)
+            noted = Path(out, "state/run/checkpoint_manager_snapshot.json")  # Ray's list of those that count
+            if not noted.exists() or "checkpoint_" not in noted.read_text():
+                continue
+            for process in psutil.process_iter(["cmdline"]):
+                if any("RayTrainWorker" in part for part in process.info["cmdline"] or []):
+                    process.kill()
+                    killed = True
         run.result(timeout=300)
     assert killed
-    check_streamed(out, corpus, curated())
-    assert len(read_manifest(out).counts["starts"]) == 3  # the lost one, the epoch that chooses, the later one
-    assert kept(f"{out}/subset") == kept(f"{streamed}/subset")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("curation", ["streaming", "paper"])
+def test_run_whose_worker_is_killed_while_it_chooses_goes_on_from_its_checkpoint_to_the_same(
+    folder: Path, corpus: str, scorer: str, curation: Curation
+) -> None:
+    more = ["curate.mode=paper", "train.global_batch=32"] if curation == "paper" else ["train.global_batch=8"]
+    recipe = curated("run.checkpoint_steps=1", "run.checkpoints_kept=3", "train.epochs=2", *more)
+    undisturbed, disturbed = (str(folder / f"{curation}-{name}") for name in ("undisturbed", "disturbed"))
+    pretrain(recipe, corpus, undisturbed, curation=curation, scorer=scorer)
+    run_with_a_kill(recipe, corpus, disturbed, scorer, curation)
+    starts = read_manifest(disturbed).counts["starts"]
+    print(f"{curation}: {starts}")
+    assert len(starts) == 3  # the lost one, the epoch that chooses, the later one
+    assert 1 <= starts[1]["step"] < starts[2]["step"]
+    assert kept(f"{disturbed}/subset") == kept(f"{undisturbed}/subset")
+    one, two = (history(out) for out in (undisturbed, disturbed))
+    assert [step["loss"] for step in one] == [step["loss"] for step in two]
+    with open_features(f"{undisturbed}/subset/features") as a, open_features(f"{disturbed}/subset/features") as b:
+        assert (a.embedding_N2D == b.embedding_N2D).all()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +71,46 @@ def test_step_in_chunks_and_on_two_workers_has_the_loss_and_gradients_of_the_who
         assert worst < 1e-5 * max(1.0, scale)
 
 
-def losses(rank: int, world: int, stage: int, micro_batch: int | None) -> list[float]:
-    run = trainer(CONFIG.model_copy(update={"zero_stage": stage}), world, RunConfig(micro_batch=micro_batch))
+def losses(rank: int, world: int, stage: int, run: RunConfig) -> list[float]:
+    made = trainer(CONFIG.model_copy(update={"zero_stage": stage}), world, run)
     for step in range(6):
-        run.step(batch(step, rank, world, PAIRS))
-    return [record.loss for record in run.read()]
+        made.step(batch(step, rank, world, PAIRS))
+    return [record.loss for record in made.read()]
 
 
-@pytest.mark.parametrize("stage", [1, pytest.param(0, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
-def test_deepspeed_trains_alike_in_chunks_and_whole(tmp_path: Path, stage: int) -> None:
-    whole, chunks = (run_ranks(losses, 2, tmp_path / str(size), stage, size)[0] for size in (None, 3))
-    worst = max(abs(a - b) for a, b in zip(whole, chunks, strict=True))
-    print(f"ZeRO-{stage}, in chunks of 3: worst difference of the loss over 6 steps {worst:.1e}")
+@pytest.mark.parametrize(
+    ("stage", "run"),
+    [
+        (1, RunConfig(micro_batch=3)),
+        (1, RunConfig(recompute_activations=True)),
+        pytest.param(0, RunConfig(micro_batch=3), marks=pytest.mark.slow),
+        pytest.param(3, RunConfig(micro_batch=3, recompute_activations=True), marks=pytest.mark.slow),
+        pytest.param(1, RunConfig(compile=True), marks=pytest.mark.slow),
+        pytest.param(1, RunConfig(compile=True, micro_batch=3), marks=pytest.mark.slow),
+    ],
+)
+def test_deepspeed_trains_alike_whatever_saves_memory_or_time(tmp_path: Path, stage: int, run: RunConfig) -> None:
+    if run.compile and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++")
+    plain = run_ranks(losses, 2, tmp_path / "plain", stage, RunConfig())[0]
+    other = run_ranks(losses, 2, tmp_path / "other", stage, run)[0]
+    worst = max(abs(a - b) for a, b in zip(plain, other, strict=True))
+    print(f"ZeRO-{stage}, {run.model_dump(exclude_defaults=True)}: worst difference over 6 steps {worst:.1e}")
     assert worst < 1e-5
+
+
+def out_of_memory(rank: int, world: int, run: RunConfig) -> str:
+    made = trainer(CONFIG, world, run)
+    made.engine.module.visual.register_forward_hook(lambda *_: torch.empty(2**52))
+    with pytest.raises(ChexrayError) as stopped:
+        made.step(batch(0, rank, world, PAIRS))
+    return str(stopped.value)
+
+
+@pytest.mark.parametrize(("run", "held", "lower"), [(RunConfig(), 16, 8), (RunConfig(micro_batch=5), 5, 2)])
+def test_step_without_memory_says_which_setting_to_lower(tmp_path: Path, run: RunConfig, held: int, lower: int) -> None:
+    (message,) = run_ranks(out_of_memory, 1, tmp_path, run)
+    assert message.startswith(f"out of memory with {held} pairs in the towers at once: set run.micro_batch={lower} ")
 
 
 def train_with_a_bad_step(rank: int, world: int, stage: int, bad: int | None, clip: float | None) -> list[Any]:

@@ -33,6 +33,7 @@ class Tokenizer:
 
     padded: Callable[[list[str]], torch.Tensor]
     pad: int | None
+    context_length: int
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         token_BL = self.padded(list(texts))
@@ -123,9 +124,9 @@ def build_tokenizer(config: ModelConfig) -> Tokenizer:
 
 def tokenizer_at(context_length: int, hf_path: str | None) -> Tokenizer:
     if hf_path is None:
-        return Tokenizer(open_clip.SimpleTokenizer(context_length=context_length), pad=None)
+        return Tokenizer(open_clip.SimpleTokenizer(context_length=context_length), None, context_length)
     tokenizer = open_clip.tokenizer.HFTokenizer(hf_path, context_length=context_length)
-    return Tokenizer(tokenizer, pad=tokenizer.tokenizer.pad_token_id)
+    return Tokenizer(tokenizer, tokenizer.tokenizer.pad_token_id, context_length)
 
 
 def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

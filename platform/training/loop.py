@@ -17,14 +17,20 @@ import torch.distributed as dist
 
 from chexray.platform.config import RunConfig, TrainConfig
 from chexray.platform.errors import ChexrayError
+from chexray.platform.ledger import PairFlops
 from chexray.platform.model.contrastive import global_info_nce
 from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.training.augment import augment
 from chexray.platform.training.batch import Batch
-from chexray.platform.training.chunks import embed_in_chunks
+from chexray.platform.training.chunks import embed_in_chunks, length_buckets
+from chexray.platform.training.monitor import watched
+from chexray.platform.training.peak import peak_flops
 from chexray.platform.training.prefetch import StalledError
 from chexray.platform.training.schedule import learning_rate
+
+_SETTLED = 5
+"""Steps after which a step's parts take what they take."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class StepRecord:
 
     `digest`: of the global batch's sample ids (see `digest_ids`). `skipped`: the loss or a gradient was not finite, and
     nothing moved. `seconds` and `data_seconds`, of which it waited for pairs: this worker's, averaged over the steps
-    that were read together.
+    that were read together. `flops`: the model's, of the global batch at the length of its reports; recomputation is
+    not counted. `communication`: share of the first worker's time, of a step that was looked into.
     """
 
     step: int
@@ -46,6 +53,8 @@ class StepRecord:
     seconds: float
     data_seconds: float
     skipped: bool
+    flops: int
+    communication: float | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class _Pending:
     batch: Batch
     lr: float
     number_3: torch.Tensor
+    tokens: int
+    communication: float | None
 
 
 class Trainer:
@@ -68,10 +79,13 @@ class Trainer:
         config: TrainConfig,
         run: RunConfig,
         device: torch.device,
+        flops: PairFlops | None = None,
     ) -> None:
+        """`flops`: of a pair at the context length; without it steps count none."""
         self.engine, self.tokenize, self.total_steps = engine, tokenize, total_steps
         self.config, self.run, self.device = config, run, device
-        self.skipped = 0
+        self.flops = flops or PairFlops(0, 0, 0, 0)
+        self.skipped = self._taken = self._tokens = 0
         self._pending: list[_Pending] = []
         self._clock = time.monotonic()
         engine.train()
@@ -84,18 +98,24 @@ class Trainer:
         # What dropout draws follows from the step, so it is the same after an interruption.
         rank = dist.get_rank() if dist.is_initialized() else 0
         torch.manual_seed(hash((self.config.seed, rank, batch.step)) % 2**32)
+        communication = None
         try:
-            number_3 = self._numbers(batch)
-        except torch.OutOfMemoryError as error:
-            raise ChexrayError(_lower_what(self.run, len(batch.sample_id), error)) from error
+            if self._is_looked_into(rank, len(batch.share_sizes)):
+                number_3, communication = watched(lambda: self._numbers(batch), self.device)
+            else:
+                number_3 = self._numbers(batch)
         except RuntimeError as error:
+            # A GPU's has a class of its own; a CPU's has words only.
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise ChexrayError(_lower_what(self.run, len(batch.sample_id), error)) from error
             if "timed out" not in str(error).lower():
                 raise
             raise StalledError(
                 f"step {batch.step}: another worker did not answer for {self.run.stall_seconds:g} seconds "
                 "(run.stall_seconds) while embeddings or gradients were exchanged"
             ) from error
-        self._pending.append(_Pending(batch, lr, number_3))
+        self._pending.append(_Pending(batch, lr, number_3, self._tokens, communication))
+        self._taken += 1
 
     def read(self, data_seconds: float = 0.0) -> list[StepRecord]:
         """The steps since the last time, of whose time workers waited so long for pairs. Waits for the device.
@@ -106,17 +126,20 @@ class Trainer:
         if not pending:
             return []
         numbers = torch.stack([step.number_3 for step in pending]).tolist()
-        digest_S = torch.tensor([digest_ids(step.batch.sample_id) for step in pending], device=self.device)
+        sums = [(digest_ids(step.batch.sample_id), step.tokens) for step in pending]
+        sum_S2 = torch.tensor(sums, device=self.device)
         if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(digest_S)
+            dist.all_reduce(sum_S2)
         now = time.monotonic()
         each, waited = (now - self._clock) / len(pending), data_seconds / len(pending)
         self._clock = now
         records = []
-        for step, (loss, scale, skipped), digest in zip(pending, numbers, digest_S.tolist(), strict=True):
+        for step, (loss, scale, skipped), (digest, tokens) in zip(pending, numbers, sum_S2.tolist(), strict=True):
             batch, pairs = step.batch, sum(step.batch.share_sizes)
             times = (each, waited)
-            record = StepRecord(batch.step, batch.epoch, loss, step.lr, scale, pairs, digest, *times, skipped > 0)
+            flops = self.flops.train_image * pairs + self.flops.train_text * tokens // self.tokenize.context_length
+            found = (loss, step.lr, scale, pairs, digest, *times, skipped > 0, flops, step.communication)
+            record = StepRecord(batch.step, batch.epoch, *found)
             records.append(record)
             if record.skipped:
                 self._count_skipped(batch, loss)
@@ -170,9 +193,15 @@ class Trainer:
     def _embed(self, image_bSS: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Any]:
         token_bL = batch.token if batch.token is not None else self.tokenize(batch.report)
         length_b = self.tokenize.lengths(token_bL)
+        self._tokens = sum(len(rows) * most for rows, most in length_buckets(length_b, self.run.micro_batch))
         token_bL = token_bL.to(self.device, non_blocking=True)
         with autocast_of(self.config, self.device):
             return embed_in_chunks(self._towers, image_bSS, token_bL, length_b, self.run.micro_batch)
+
+    def _is_looked_into(self, rank: int, world: int) -> bool:
+        """The first worker's, soon after the start and every `run.profile_steps` steps."""
+        every = self.run.profile_steps
+        return rank == 0 and world > 1 and every is not None and self._taken % every == _SETTLED
 
     def _towers(self, image_bSS: torch.Tensor, token_bL: torch.Tensor) -> Any:
         return self.engine(normalise(image_bSS), token_bL)
@@ -194,10 +223,21 @@ def digest_ids(sample_ids: Iterable[str]) -> int:
 
 def autocast_of(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 autocast where the configuration, or the GPU under 'auto', asks for it. Weights stay float32."""
+    dtype = _precision_of(config, device)
+    return torch.autocast(device.type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
+
+
+def peak_of(trainer: Trainer) -> float | None:
+    """What the trainer's device can do at most, in FLOP/s; None where that is not known."""
+    if trainer.device.type != "cuda":
+        return None
+    return peak_flops(torch.cuda.get_device_name(trainer.device), _precision_of(trainer.config, trainer.device))
+
+
+def _precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16)
+    return torch.bfloat16 if wanted else torch.float32
 
 
 def _lower_what(run: RunConfig, pairs: int, error: BaseException) -> str:

@@ -3,6 +3,7 @@
 FOLDER/run.json               number of workers (null: any), ZeRO stage, the step to go on with
 FOLDER/state/                 DeepSpeed's files, a part from each worker
 FOLDER/state_universal/       instead of them, where a state was converted for any number of workers
+FOLDER/*/                     what else was saved with it
 FOLDER/checksums-R.json       SHA-256 of the files that worker R wrote
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +81,9 @@ def convert_state(folder: Path, out: Path) -> None:
     }
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(SimpleNamespace(**settings))
+    for more in folder.iterdir():
+        if more.is_dir() and more.name != _TAG:
+            shutil.copytree(more, out / more.name)
     run = json.loads((folder / _RUN_FILE).read_text())
     (out / _RUN_FILE).write_text(json.dumps({**run, "world": None}))
     write_checksums(out, 0)
