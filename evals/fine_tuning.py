@@ -98,9 +98,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TunedPrediction(Predicted):
-    """`chosen` is the epoch whose weights predicted, `because` says why, `epochs` are all that were trained."""
+    """`chosen` is the epoch whose weights predicted, `because` says why, `epochs` are all that were trained.
 
-    chosen: Epoch
+    None where no finding could be learned.
+    """
+
+    chosen: Epoch | None
     because: str
     epochs: tuple[Epoch, ...]
 
@@ -123,30 +126,31 @@ def fine_tune(
     predicts. `feature` names the feature for the results' variant; `report` is told of each epoch as it ends.
 
     On a GPU the towers run in bfloat16 (autocast). On a CPU the same seed gives the same bits, with the same number of
-    threads. Raises `UsageError` where the validation split has no known label, ValueError where nothing can be learned
-    or the loss is not finite.
+    threads. Raises `UsageError` where the validation split has no known label of what can be learned, ValueError on
+    targets that are not allowed and where the loss is not finite.
     """
     protocol = protocol or FineTuningProtocol()
     for split in (train, validation):
         if len(split.pixels) != len(split.target_nF):
             raise ValueError(f"{len(split.pixels)} images have {len(split.target_nF)} rows of targets; allowed: equal")
         check_targets(split.target_nF)
-    require_validation(validation.target_nF, "the epoch")
     reasons = one_class_reasons(train.target_nF)
     learned_F = np.array([reason is None for reason in reasons])
+    probability_nF = np.full((len(test), len(reasons)), np.nan)
+    name = f"feature={feature}; {protocol.name}"
     if not learned_F.any():
-        raise ValueError("no finding has a positive and a negative among the drawn train labels; allowed: at least one")
+        return TunedPrediction(probability_nF, reasons, name, None, "no finding could be learned", ())
+    require_validation(validation.target_nF[:, learned_F], "the epoch")
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         classifier = _Classifier(encoder, train.pixels, train.target_nF[:, learned_F], device)
         run = _Run(classifier, protocol, device, seed)
         epochs = run.train(train, validation, learned_F, report)
-        probability_nF = np.full((len(test), len(reasons)), np.nan)
         probability_nF[:, learned_F] = run.predict(test)
     chosen = max(epochs, key=lambda epoch: epoch.rank)  # the first of equals
     because = _because(chosen, epochs, int(defined_findings(validation.target_nF[:, learned_F]).sum()))
-    return TunedPrediction(probability_nF, reasons, f"feature={feature}; {protocol.name}", chosen, because, epochs)
+    return TunedPrediction(probability_nF, reasons, name, chosen, because, epochs)
 
 
 def masked_bce(logit_bG: torch.Tensor, target_bG: torch.Tensor) -> torch.Tensor:

@@ -166,6 +166,7 @@ def require_validation(target_nF: FloatArray, chosen: str) -> None:
     """`UsageError` where there is nothing to choose by: test data must not take its place."""
     if np.isnan(target_nF).all():
         raise UsageError(
-            f"the validation split has {len(target_nF)} samples and no known label, and {chosen} is chosen on it "
-            "alone; ingest with --set ingest.validation_share=0.1, or give a corpus with a validation split"
+            f"the validation split has {len(target_nF)} samples and no known label of what is learned, and "
+            f"{chosen} is chosen on it alone; ingest with --set ingest.validation_share=0.1, or give a corpus with a "
+            "validation split"
         )

@@ -124,7 +124,7 @@ def test_fine_tuning_shapes_in_noise_are_found_because_the_encoder_learns_too() 
         protocol = replace(QUICK, epochs=15, encoder_lr=encoder_lr)
         found = tune(train, validation, pixels(test), protocol=protocol)
         auroc[encoder_lr] = [roc_auc_score(test.target_nF[:, f], found.probability_BF[:, f]) for f in range(2)]
-    print(auroc)
+    # Measured: 0.93 and 1.00, and where the encoder stays as it is 0.66 and 0.84.
     assert min(auroc[1e-2]) > 0.75
     assert np.mean(auroc[1e-2]) > np.mean(auroc[1e-12]) + 0.1
 
@@ -149,7 +149,7 @@ def test_fine_tuning_encoder_without_weights_equals_logistic_regression() -> Non
     flat = [(x.reshape(-1, 9) / 255 - 0.5) * 4 for x in images]
     optimum = LogisticRegression(C=1e8, tol=1e-8, max_iter=1000).fit(flat[0], target[0][:, 0])
     least = log_loss(target[0][:, 0], optimum.predict_proba(flat[0]))
-    print(found.epochs[-1].train_loss - least, found.because)
+    # Measured error: 7.8e-6.
     assert found.epochs[-1].train_loss == pytest.approx(least, abs=1e-4)
     ours, theirs = found.probability_BF[:, 0], optimum.predict_proba(flat[2])[:, 1]
     assert roc_auc_score(target[2][:, 0], ours) == pytest.approx(roc_auc_score(target[2][:, 0], theirs), abs=0.02)
@@ -174,6 +174,7 @@ def test_fine_tuning_chosen_epoch_is_the_best_on_validation_and_its_weights_pred
     found = fine_tune(encoder(), train, validation, validation.pixels, "x", 0, QUICK, report=reported.append)
     assert tuple(reported) == found.epochs
     assert [epoch.number for epoch in found.epochs] == list(range(1, len(found.epochs) + 1))
+    assert found.chosen is not None
     assert found.chosen.validation_auroc == max(epoch.validation_auroc for epoch in found.epochs)
     # The test images are the validation images here, so that the predictions are the chosen epoch's, or are not.
     target_nF = validation.target_nF
@@ -192,6 +193,7 @@ def test_fine_tuning_stops_when_patience_ends() -> None:
     chance = np.random.default_rng(1).integers(0, 2, (30, 2)).astype(np.float64)
     protocol = replace(QUICK, epochs=60, patience=3)
     found = tune(train, replace(validation, target_nF=chance), pixels(test), protocol=protocol)
+    assert found.chosen is not None
     assert len(found.epochs) < 60
     assert len(found.epochs) == found.chosen.number + 3
 
@@ -201,6 +203,8 @@ def test_fine_tuning_changed_validation_labels_change_the_choice_but_not_the_tra
     one = tune(train, validation, pixels(test))
     other = tune(train, replace(validation, target_nF=1 - validation.target_nF), pixels(test))
     assert [epoch.train_loss for epoch in one.epochs] == [epoch.train_loss for epoch in other.epochs]
+    assert one.chosen is not None
+    assert other.chosen is not None
     assert one.chosen.number != other.chosen.number
 
 
@@ -272,6 +276,7 @@ def test_fine_tuning_one_class_in_validation_is_chosen_by_loss() -> None:
     absent = replace(validation, target_nF=np.where(validation.target_nF == 1, np.nan, 0.0))
     found = tune(train, absent, pixels(test))
     assert all(math.isnan(epoch.validation_auroc) for epoch in found.epochs)
+    assert found.chosen is not None
     assert found.chosen.validation_loss == min(epoch.validation_loss for epoch in found.epochs)
     assert found.because.startswith("lowest validation loss")
 
@@ -279,14 +284,26 @@ def test_fine_tuning_one_class_in_validation_is_chosen_by_loss() -> None:
 def test_fine_tuning_without_validation_labels_refuses() -> None:
     train, test = made(20, 0), made(5, 2)
     empty = LabelledImages(pixels(train)[:0], np.empty((0, 2)))
-    with pytest.raises(UsageError, match="validation split has 0 samples and no known label, and the epoch is chosen"):
+    with pytest.raises(UsageError, match=r"validation split has 0 samples .* and the epoch is chosen"):
         tune(train, empty, pixels(test))
+    # Known is only what has one class in train.
+    one_class = np.column_stack([train.target_nF[:, 0], np.zeros(20)])
+    other = LabelledImages(pixels(train), np.column_stack([np.full(20, np.nan), train.target_nF[:, 1]]))
+    with pytest.raises(UsageError, match="validation split has 20 samples and no known label"):
+        tune(replace(train, target_nF=one_class), other, pixels(test))
+
+
+def test_fine_tuning_nothing_to_learn_is_undefined_without_training() -> None:
+    train, validation, test = made(20, 0), made(10, 1), made(5, 2)
+    found = tune(replace(train, target_nF=np.zeros((20, 2))), validation, pixels(test))
+    assert np.isnan(found.probability_BF).all()
+    assert found.undefined == ("no positive in the drawn train labels",) * 2
+    assert (found.chosen, found.because, found.epochs) == (None, "no finding could be learned", ())
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (np.zeros((20, 2)), "no finding has a positive and a negative among the drawn train labels"),
         (np.zeros((19, 2)), "20 images have 19 rows of targets"),
         (np.full((20, 2), -1.0), "target is -1; allowed"),
     ],
@@ -330,5 +347,4 @@ def test_fine_tuning_tower_of_a_model_learns_from_its_pixels() -> None:
         "feature=average pool before the projection; fine-tuned; AdamW, lr 0.001 encoder, 0.01 head, cosine, batch 9, "
         "best of up to 4 epochs by validation AUROC"
     )
-    print(roc_auc_score(parts[2].target_nF[:, 0], found.probability_BF[:, 0]))
     assert roc_auc_score(parts[2].target_nF[:, 0], found.probability_BF[:, 0]) == 1.0

@@ -220,7 +220,7 @@ def test_probe_finding_unknown_in_validation_takes_the_middle_of_the_grid() -> N
 def test_probe_without_validation_labels_refuses(rows: int) -> None:
     train, validation, test = made(13)
     nothing = (validation[0][:rows], np.full((rows, 3), np.nan))
-    with pytest.raises(UsageError, match=f"validation split has {rows} samples and no known label, and C is chosen"):
+    with pytest.raises(UsageError, match=rf"validation split has {rows} samples and no known label .* and C is chosen"):
         probe(train, nothing, test)
 
 
