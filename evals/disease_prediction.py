@@ -1,0 +1,243 @@
+"""Disease prediction: from a share of the labels and what was learned from it to results on the test split.
+
+The protocol is that of MGCA (Wang et al. 2022) and BenchX (Zhou et al. 2024): a linear probe or fine-tuning with 1, 10
+and 100 % of the training labels, three seeds, AUROC per finding. What is chosen (a regularisation, an epoch) is chosen
+on the whole validation split at every share, as MGCA does.
+
+B: samples of a split; F: findings; D: drawn training samples; G: findings of a mean; C: columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from chexray.evals.benchmarks import Result
+from chexray.evals.label_draws import BoolArray, LabelDraw, draw_labels
+from chexray.evals.statistics import AurocEstimates, Estimate, FloatArray, auroc_estimates
+from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings
+from chexray.platform.config import EvaluateConfig
+from chexray.platform.corpus.schema import NO_FINDING
+
+Method = Literal["linear_probe", "fine_tuning"]
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """Whose the samples of a split are, and `target_BF`: 1, 0 or NaN (unknown)."""
+
+    sample_id: Sequence[str]
+    patient_id: Sequence[str]
+    target_BF: FloatArray
+
+
+@dataclass(frozen=True)
+class DiseaseData:
+    """What is known of the splits. `prevalence_F`: of the whole corpus, over known labels, in [0, 1] or NaN."""
+
+    findings: Sequence[str]
+    prevalence_F: FloatArray
+    train: LabelledSplit
+    test: LabelledSplit
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Probabilities of the test samples, probability_BF float64 in [0, 1].
+
+    `undefined[f]` says why finding f could not be learned (None: it could); its column is NaN then. `protocol` names
+    feature and settings, as a result's variant has them.
+    """
+
+    probability_BF: FloatArray
+    undefined: tuple[str | None, ...]
+    protocol: str
+
+
+Learner = Callable[[npt.NDArray[np.int64]], Predicted]
+"""Rows [D] of the train split whose labels may be used -> the test split's probabilities. It is given no test label."""
+
+
+@dataclass(frozen=True)
+class DiseaseEvaluation:
+    """One seed at one share: results, predictions (a row a test sample and finding), and what they came from."""
+
+    results: list[Result]
+    predictions: pa.Table
+    draw: LabelDraw
+    predicted: Predicted
+
+
+def evaluate_disease_prediction(
+    method: Method, learner: Learner, data: DiseaseData, share: float, seed: int, config: EvaluateConfig
+) -> DiseaseEvaluation:
+    """Draw the labels, have `learner` learn from them, and score what it says of the test split.
+
+    AUROC of every finding, and means over all, common and rare findings, as for zero-shot: "No Finding" and findings
+    with fewer than `config.min_positives` positives or negatives in the test split are in no mean, nor are findings
+    that could not be learned; how many a mean is over stands in its variant. Those that could not be learned have a
+    result without a value, whose variant says why.
+    """
+    train = data.train
+    draw = draw_labels(train.sample_id, train.patient_id, train.target_BF, share, seed)
+    predicted = learner(draw.row_D)
+    shape = np.shape(data.test.target_BF)
+    if predicted.probability_BF.shape != shape:
+        raise ValueError(f"the learner's probabilities have shape {predicted.probability_BF.shape}; allowed: {shape}")
+    variant = f"{predicted.protocol}; {draw.name}"
+    results = _score(method, variant, [predicted], data, config)
+    return DiseaseEvaluation(results, _predictions(data, predicted.probability_BF), draw, predicted)
+
+
+def average_over_seeds(
+    method: Method, runs: Mapping[int, Predicted], share: float, data: DiseaseData, config: EvaluateConfig
+) -> list[Result]:
+    """The mean AUROC of several label seeds at one share, and beside each mean over findings the seeds' deviation.
+
+    `runs`: what was predicted, by seed. The intervals are of the mean AUROC over the same draws of test patients: how
+    much it depends on who was tested. How much it depends on whose labels were drawn is what the standard deviation
+    (n - 1) says; it has no interval. Raises ValueError where the protocols differ.
+    """
+    protocols = sorted({run.protocol for run in runs.values()})
+    if len(protocols) != 1:
+        raise ValueError(f"runs are of the protocols {protocols}; allowed: one")
+    seeds = f"label seeds {','.join(str(seed) for seed in runs)}"
+    variant = f"{protocols[0]}; labels={share:.4g} of train"
+    results = _score(method, f"{variant}; mean of {seeds}", list(runs.values()), data, config)
+    for metric, chosen_F in _label_sets(data, _learned(list(runs.values())), config).items():
+        target_BG = data.test.target_BF[:, chosen_F]
+        aurocs = [auroc_per_finding(run.probability_BF[:, chosen_F], target_BG) for run in runs.values()]
+        means = [mean_over_findings(auroc_G) for auroc_G in aurocs]
+        estimate = replace(_undefined(None, data), value=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan)
+        of = f"{variant}; {seeds}; {_findings_of_mean(chosen_F, config)}"
+        results.append(_result(method, f"{metric}_deviation", of, estimate))
+    return results
+
+
+def one_class_reasons(target_BF: npt.NDArray[np.floating]) -> tuple[str | None, ...]:
+    """Why each finding cannot be learned from these training labels; None where it can."""
+    reasons: list[str | None] = []
+    for positives, negatives in zip((target_BF == 1).sum(axis=0), (target_BF == 0).sum(axis=0), strict=True):
+        missing = [name for name, count in (("positive", positives), ("negative", negatives)) if count == 0]
+        reasons.append(f"no {' and no '.join(missing)} in the drawn train labels" if missing else None)
+    return tuple(reasons)
+
+
+def _score(
+    method: Method, variant: str, runs: Sequence[Predicted], data: DiseaseData, config: EvaluateConfig
+) -> list[Result]:
+    """Results of one run, or of the mean AUROC of several over the same test split."""
+    learned_F = _learned(runs)
+    learned = iter(_per_finding(runs, learned_F, data, config))
+    results = []
+    for f, finding in enumerate(data.findings):
+        target_B = data.test.target_BF[:, f]
+        reason = next((run.undefined[f] for run in runs if run.undefined[f]), None)
+        estimate = next(learned) if learned_F[f] else _undefined(~np.isnan(target_B), data)
+        of = variant if learned_F[f] else f"{variant}; undefined: {reason}"
+        results.append(_result(method, "auroc", of, estimate, finding, target_B, float(data.prevalence_F[f])))
+    for metric, chosen_F in _label_sets(data, learned_F, config).items():
+        estimate = _estimates(runs, chosen_F, data, config).mean if chosen_F.any() else _undefined(None, data)
+        results.append(_result(method, metric, f"{variant}; {_findings_of_mean(chosen_F, config)}", estimate))
+    return results
+
+
+def _learned(runs: Sequence[Predicted]) -> BoolArray:
+    """Which findings [F] were learned in every run."""
+    of_findings = zip(*(run.undefined for run in runs), strict=True)
+    return np.array([all(reason is None for reason in reasons) for reasons in of_findings], dtype=np.bool_)
+
+
+def _findings_of_mean(chosen_F: BoolArray, config: EvaluateConfig) -> str:
+    return f"{int(chosen_F.sum())} findings with >= {config.min_positives} positives"
+
+
+def _per_finding(
+    runs: Sequence[Predicted], learned_F: BoolArray, data: DiseaseData, config: EvaluateConfig
+) -> Sequence[Estimate]:
+    """The estimate of each finding that was learned."""
+    if not learned_F.any():
+        return ()
+    if len(runs) == 1:
+        return _estimates(runs, learned_F, data, config).per_finding
+    each = [_estimates(runs, np.arange(len(learned_F)) == f, data, config) for f in np.flatnonzero(learned_F)]
+    return [replace(of.mean, n=of.per_finding[0].n, patients=of.per_finding[0].patients) for of in each]
+
+
+def _estimates(
+    runs: Sequence[Predicted], chosen_F: BoolArray, data: DiseaseData, config: EvaluateConfig
+) -> AurocEstimates:
+    """Of the chosen findings' columns of all runs side by side, so that their mean is one over the runs too."""
+    probability_BC = np.hstack([run.probability_BF[:, chosen_F] for run in runs])
+    target_BC = np.hstack([data.test.target_BF[:, chosen_F]] * len(runs))
+    return auroc_estimates(probability_BC, target_BC, data.test.patient_id, config.bootstrap, config.seed)
+
+
+def _label_sets(data: DiseaseData, learned_F: BoolArray, config: EvaluateConfig) -> dict[str, BoolArray]:
+    """Which findings [F] enter each mean, by name: as for zero-shot, of those that were learned."""
+    positives_F, negatives_F = ((data.test.target_BF == value).sum(axis=0) for value in (1, 0))
+    enough_F = learned_F & (positives_F >= config.min_positives) & (negatives_F >= config.min_positives)
+    enough_F &= np.array([finding != NO_FINDING for finding in data.findings])
+    rare_F = data.prevalence_F < config.rare_below
+    return {
+        "mean_auroc": enough_F,
+        "mean_auroc_common": enough_F & ~rare_F,
+        "mean_auroc_rare": enough_F & rare_F,
+    }
+
+
+def _undefined(known_B: BoolArray | None, data: DiseaseData) -> Estimate:
+    """No value; of how many samples and patients it would have been."""
+    patient_B = np.asarray(data.test.patient_id)
+    if known_B is not None:
+        patient_B = patient_B[known_B]
+    nan = float("nan")
+    return Estimate(nan, nan, nan, len(patient_B), len(np.unique(patient_B)), 0)
+
+
+def _result(
+    method: Method,
+    metric: str,
+    variant: str,
+    estimate: Estimate,
+    finding: str | None = None,
+    target_B: FloatArray | None = None,
+    prevalence: float | None = None,
+) -> Result:
+    return Result(
+        method,
+        metric,
+        variant,
+        finding,
+        value=_defined(estimate.value),
+        low=_defined(estimate.low),
+        high=_defined(estimate.high),
+        n=estimate.n,
+        patients=estimate.patients,
+        positives=None if target_B is None else int((target_B == 1).sum()),
+        prevalence=None if prevalence is None else _defined(prevalence),
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _predictions(data: DiseaseData, probability_BF: FloatArray) -> pa.Table:
+    """One row a test sample and finding: the probability and the label, null where there is none."""
+    count = len(data.findings)
+    probability, target = probability_BF.ravel(), data.test.target_BF.ravel()
+    return pa.table(
+        {
+            "sample_id": np.repeat(np.array(data.test.sample_id, dtype=object), count),
+            "finding": np.tile(np.array(data.findings, dtype=object), len(data.test.sample_id)),
+            "probability": pa.array(probability.astype(np.float32), pa.float32(), mask=np.isnan(probability)),
+            "target": pa.array(target, pa.float32(), mask=np.isnan(target)).cast(pa.int8()),
+        }
+    )
