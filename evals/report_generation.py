@@ -113,7 +113,7 @@ def train_reporter(
     """
     for name, pairs in (("train", train), ("validation", validation)):
         _check_reports(name, pairs)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
         torch.manual_seed(config.seed)
         model = _build(train, config, device)
         groups = _parameter_groups(model, config)

@@ -7,15 +7,14 @@ whose package or weights are not at hand is a `NotRun` with its reason, never a 
   pycocoevalcap's, which RadEval uses too.
 - ROUGE-L (Lin 2004): the mean of rouge_score's F1, with Porter's stemmer (RadEval) and without (Hugging Face's
   `evaluate`).
-- METEOR (Banerjee & Lavie 2005; Lavie & Agarwal 2007): the mean of NLTK's, where WordNet is at hand. NLTK looks up the
-  synonyms of stems, so it is lower than the Java program of METEOR's authors.
+- METEOR (Banerjee & Lavie 2005; Lavie & Agarwal 2007): the mean of NLTK's, where WordNet is at hand. NLTK looks a
+  word's synonyms up by its stem, and so misses them where the two differ.
 - The others: `chexray.evals.radeval_metrics`.
 
 A report that the model left empty counts, with what the metric gives it. A pair whose reference is blank has nothing to
 be compared with: it is left out of every metric. Line breaks count as spaces.
 
-Corpus BLEU is no mean over reports, but a function of counts that add up over reports: the bootstrap weighs the counts.
-
+Corpus BLEU is no mean over reports but a function of counts that add up, so the bootstrap weighs the counts.
 Shapes: B reports, R bootstrap draws, M metrics of a variant, N n-gram orders (1 to 4).
 """
 
@@ -294,8 +293,7 @@ def _parts(count_RX: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, Fl
 
 
 def _running_mean(log_RN: FloatArray) -> FloatArray:
-    mean_RN: FloatArray = np.cumsum(log_RN, axis=1) / np.arange(1, MAX_ORDER + 1)
-    return mean_RN
+    return np.asarray(np.cumsum(log_RN, axis=1) / np.arange(1, MAX_ORDER + 1))
 
 
 def _defined(value: float) -> float | None:

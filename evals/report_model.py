@@ -166,13 +166,13 @@ class ReportModel(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def check_length(self, image_tokens: int) -> None:
-        """UsageError where image, prompt and report together are longer than the language model can read."""
+    def check_length(self, count: int) -> None:
+        """UsageError where `count` image tokens, prompt and report are more than the language model can read."""
         most = getattr(self.language_model.config, "max_position_embeddings", None)
-        prefix = len(self._begin) + image_tokens + len(self._prompt)
+        prefix = len(self._begin) + count + len(self._prompt)
         if most is not None and prefix + self.config.report_tokens > most:
             raise UsageError(
-                f"report_tokens={self.config.report_tokens}: after {prefix} tokens, the image's {image_tokens} among "
+                f"report_tokens={self.config.report_tokens}: after {prefix} tokens, the image's {count} among "
                 f"them, that is more than the {most} that {self.config.language_model} reads; lower it, or image_grid"
             )
 

@@ -147,6 +147,18 @@ def test_projector_tuning_leaves_the_language_model_as_it_was(tmp_path: Path) ->
         assert torch.equal(kept[key], value)
 
 
+def test_training_adapters_of_a_bfloat16_model_keeps_what_is_trained_in_float32(tmp_path: Path) -> None:
+    name = save_language_model(tmp_path, "llama")
+    half = config(name, tune="lora", precision="bfloat16", epochs=4)
+    reporter = train_reporter(pairs("train"), pairs("validation"), half)
+    trained = reporter.model.trained()
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    kept = [value for name, value in reporter.model.named_parameters() if name not in trained]
+    assert {value.dtype for value in kept} == {torch.bfloat16}
+    assert reporter.epochs[3].validation_loss < reporter.epochs[0].validation_loss
+    assert len(generate_reports(reporter.model, pairs("test"), 3)) == 6
+
+
 def test_training_without_validation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the validation split has no pairs"):
         train_reporter(pairs("train"), pairs("validation", []), config(str(tmp_path)))
