@@ -167,7 +167,7 @@ def test_bleu_of_white_space_tokens_equals_pycocoevalcaps_code(small_weights: tu
     _, coco = bleu_scores(*radeval_weights.TEXTS)
     # No three words match, so that its 1e-15 and 1e-9 decide. Measured worst error: 1e-16.
     assert coco.statistic(np.ones((1, 3)))[0] == pytest.approx(expected, rel=1e-9)
-    assert 0 < expected[3] < 1e-6 < expected[1]
+    assert 0 < expected[3] < 1e-3 < expected[1]
 
 
 @pytest.mark.slow
