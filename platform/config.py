@@ -68,6 +68,9 @@ class ModelConfig(_Settings):
     """The dual encoder."""
 
     embed_dim: int = Field(128, ge=16, le=4096)
+    projection_bias: bool = Field(
+        False, description="of both towers' projections: the paper's released weights have it"
+    )
     init_temperature: float = Field(0.07, gt=0, le=1)
     vision: VisionTower = VisionTower()
     text: TextTower = TextTower()
