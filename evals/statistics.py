@@ -93,7 +93,7 @@ def weighted_auroc(
     Raises ValueError on other targets, on a NaN score of a known sample, and on shapes that do not agree.
     """
     score_B = np.asarray(score_B, dtype=np.float64)
-    target_B = _checked_target(np.asarray(target_B, dtype=np.float64))
+    target_B = checked_target(np.asarray(target_B, dtype=np.float64))
     if score_B.ndim != 1 or target_B.shape != score_B.shape or weight_RB.shape[1:] != score_B.shape:
         raise ValueError(
             f"score_B, target_B, weight_RB have shapes {score_B.shape}, {target_B.shape}, "
@@ -175,6 +175,33 @@ def interval(value_R: FloatArray, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def estimates(
+    statistic: Statistic,
+    known_BM: npt.NDArray[np.bool_],
+    patient_B: Patients,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[Estimate, ...]:
+    """Each of the M quantities that `statistic` computes, with its interval; `known_BM`: which samples enter it."""
+    patient_ids_B = np.asarray(patient_B)
+    if patient_ids_B.shape != known_BM.shape[:1]:
+        raise ValueError(f"patient_B has shape {patient_ids_B.shape}; allowed: {known_BM.shape[:1]}")
+    value_M = statistic(np.ones((1, len(known_BM))))[0]
+    draw_RM = bootstrap(statistic, patient_ids_B, draws, seed)
+    return tuple(
+        estimate(float(value), draw_R, patient_ids_B[known_B], level)
+        for value, draw_R, known_B in zip(value_M, draw_RM.T, known_BM.T, strict=True)
+    )
+
+
+def estimate(value: float, draw_R: FloatArray, patient_B: Patients, level: float = LEVEL) -> Estimate:
+    """One value with the interval of its draws; `patient_B`: of the samples that entered it."""
+    low, high = interval(draw_R, level)
+    defined = int((~np.isnan(draw_R)).sum())
+    return Estimate(value, low, high, len(patient_B), len(np.unique(np.asarray(patient_B))), defined)
+
+
 def auroc_estimates(
     score_BF: npt.NDArray[np.floating],
     target_BF: npt.NDArray[np.floating],
@@ -221,7 +248,7 @@ def mean_estimates(
     value_BM = np.asarray(value_BM, dtype=np.float64)
     if value_BM.ndim != 2:
         raise ValueError(f"value_BM has shape {value_BM.shape}; allowed: (B, M)")
-    return _estimates(mean_statistic(value_BM), ~np.isnan(value_BM), patient_B, draws, seed, level)
+    return estimates(mean_statistic(value_BM), ~np.isnan(value_BM), patient_B, draws, seed, level)
 
 
 def _auroc_estimates(
@@ -235,33 +262,12 @@ def _auroc_estimates(
     known_BF = ~np.isnan(target_BF)
     in_mean_B = known_BF[:, defined_findings(target_BF)].any(axis=1)
     known_BM = np.column_stack([known_BF, in_mean_B])
-    *per_finding, mean = _estimates(statistic, known_BM, patient_B, draws, seed, level)
+    *per_finding, mean = estimates(statistic, known_BM, patient_B, draws, seed, level)
     return AurocEstimates(tuple(per_finding), mean)
 
 
-def _estimates(
-    statistic: Statistic,
-    known_BM: npt.NDArray[np.bool_],
-    patient_B: Patients,
-    draws: int,
-    seed: int,
-    level: float,
-) -> tuple[Estimate, ...]:
-    patient_ids_B = np.asarray(patient_B)
-    if patient_ids_B.shape != known_BM.shape[:1]:
-        raise ValueError(f"patient_B has shape {patient_ids_B.shape}; allowed: {known_BM.shape[:1]}")
-    value_M = statistic(np.ones((1, len(known_BM))))[0]
-    draw_RM = bootstrap(statistic, patient_ids_B, draws, seed)
-    estimates = []
-    for value, draw_R, known_B in zip(value_M, draw_RM.T, known_BM.T, strict=True):
-        low, high = interval(draw_R, level)
-        patients = len(np.unique(patient_ids_B[known_B]))
-        defined = int((~np.isnan(draw_R)).sum())
-        estimates.append(Estimate(float(value), low, high, int(known_B.sum()), patients, defined))
-    return tuple(estimates)
-
-
-def _checked_target(target_B: FloatArray) -> FloatArray:
+def checked_target(target_B: FloatArray) -> FloatArray:
+    """`target_B` as it is; ValueError where one is neither 1, 0 nor NaN = unknown."""
     wrong = target_B[~(np.isnan(target_B) | (target_B == 0) | (target_B == 1))]
     if wrong.size:
         raise ValueError(f"target is {wrong[0]:g}; allowed: 1 (present), 0 (absent), NaN (unknown)")

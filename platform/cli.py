@@ -232,8 +232,8 @@ def demo(
 
 def main() -> None:
     """Entry point: errors that a user can act on become one line, and their exit code."""
-    # Here and not above: it takes its options from this module.
-    from chexray.platform import subset_cli  # noqa: F401 - adds its commands to `app`
+    # Here and not above: they take their options from this module.
+    from chexray.platform import import_cli, subset_cli  # noqa: F401 - they add their commands to `app`
 
     try:
         app(standalone_mode=True)

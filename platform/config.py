@@ -68,6 +68,9 @@ class ModelConfig(_Settings):
     """The dual encoder."""
 
     embed_dim: int = Field(128, ge=16, le=4096)
+    projection_bias: bool = Field(
+        False, description="of both towers' projections: the paper's released weights have it"
+    )
     init_temperature: float = Field(0.07, gt=0, le=1)
     vision: VisionTower = VisionTower()
     text: TextTower = TextTower()
@@ -237,7 +240,7 @@ class EvaluateConfig(_Settings):
 
     prompts: str = "presence"
     split: Literal["validation", "test"] = "test"
-    bootstrap: int = Field(1000, ge=10, le=100_000, description="draws over patients")
+    bootstrap: int = Field(2000, ge=10, le=100_000, description="draws over patients")
     min_positives: Positive = Field(5, description="findings with fewer positives are left out of the mean")
     rare_below: float = Field(0.02, gt=0, lt=1, description="findings with a lower prevalence count as rare")
     batch: Positive = 64

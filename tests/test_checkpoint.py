@@ -87,6 +87,23 @@ def test_exported_checkpoint_loads_in_open_clip_alone_with_the_same_embeddings(t
     assert f"{size}" in str(found["transform"])
 
 
+def test_exported_checkpoint_with_biased_projections_loads_in_open_clip_with_the_same_embeddings(
+    tmp_path: Path,
+) -> None:
+    config = load_recipe("tiny", ["model.projection_bias=true"]).model
+    model = build_model(config, seed=3).eval()
+    for bias in (model.visual.head.proj.bias, model.text.text_projection.bias):
+        torch.nn.init.normal_(bias)
+    export_checkpoint(str(tmp_path), model.state_dict(), config)
+    theirs, ours = open_clip.create_model(f"local-dir:{tmp_path}").eval(), load_checkpoint(str(tmp_path)).model
+    token = build_tokenizer(config)(REPORTS)
+    with torch.no_grad():
+        expected = encode(model, random_images(3, config.vision.image_size, 0), token)
+        for loaded in (theirs, ours):
+            found = encode(loaded, random_images(3, config.vision.image_size, 0), token)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # worst seen: 0
+
+
 def test_exported_preprocessing_of_a_png_equals_ours(tmp_path: Path) -> None:
     """open_clip's transform through Pillow against ours through torch, on a picture that is not square."""
     config = load_recipe("tiny").model

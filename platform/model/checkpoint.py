@@ -5,9 +5,10 @@
     CHECKPOINT/open_clip_model.safetensors    weights, float32
     CHECKPOINT/trained_on.npy                 ids of the pairs it was trained on, sorted (DataComp's convention)
     CHECKPOINT/config.json, tokenizer files   of a Hugging Face text tower, where it has one
+    CHECKPOINT/prototypes.safetensors         the curator's [K, E], of an imported model that brought them
 
-A text tower that pools at the last token, and a transformer at another image size than timm's, are not to be
-expressed in open_clip's configuration: such a folder loads with `load_checkpoint` here.
+A text tower that pools at the last token or projects with a bias, and a transformer at another image size than timm's,
+are not to be expressed in open_clip's configuration: such a folder loads with `load_checkpoint` here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -36,6 +38,7 @@ from chexray.platform.model.preprocess import PREPROCESS_CFG
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 TRAINED_ON_FILE = "trained_on.npy"
+PROTOTYPES_FILE = "prototypes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,30 @@ class Checkpoint:
 
 def export_checkpoint(uri: str, state: dict[str, torch.Tensor], config: ModelConfig) -> None:
     """Write the folder above (but its manifest) from a state dict of the model that `config` describes."""
+    write_checkpoint(uri, state, model_cfg(config), config.text.hf_model)
+
+
+def write_checkpoint(
+    uri: str,
+    state: dict[str, torch.Tensor],
+    cfg: dict[str, Any],
+    text_tower: str | None,
+    prototype_KE: torch.Tensor | None = None,
+) -> None:
+    """The same for open_clip's description of the model. `text_tower`: where the Hugging Face tower's files are."""
     with tempfile.TemporaryDirectory(prefix="chexray-") as name:
         folder = Path(name)
         weights = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in state.items()}
         save_file(weights, folder / WEIGHTS_FILE)
-        cfg = model_cfg(config)
-        cfg["text_cfg"].pop("hf_model_pretrained", None)
-        if config.text.hf_model:
-            with storage.local_copy(config.text.hf_model) as path:
-                _save_text_tower(str(path) if path.exists() else config.text.hf_model, folder)
+        if prototype_KE is not None:
+            save_file({"prototypes": prototype_KE.to(torch.float32).contiguous()}, folder / PROTOTYPES_FILE)
+        if text_tower:
+            with storage.local_copy(text_tower) as path:
+                _save_text_tower(str(path) if path.exists() else text_tower, folder)
+        text_cfg = {name: value for name, value in cfg["text_cfg"].items() if name != "hf_model_pretrained"}
         description = {
-            "model_cfg": cfg,
-            "preprocess_cfg": {**PREPROCESS_CFG, "size": config.vision.image_size},
+            "model_cfg": {**cfg, "text_cfg": text_cfg},
+            "preprocess_cfg": {**PREPROCESS_CFG, "size": cfg["vision_cfg"]["image_size"]},
         }
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2))
         storage.upload_tree(folder, uri)

@@ -15,9 +15,10 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
+from torch import nn
 
 from chexray.platform import storage
-from chexray.platform.config import ModelConfig, TextTower
+from chexray.platform.config import ModelConfig
 from chexray.platform.errors import UsageError
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.model.towers import fit_input_size, load_vision_weights, restart_layer_scale
@@ -66,26 +67,29 @@ def model_cfg(config: ModelConfig) -> dict[str, Any]:
             "heads": config.text.heads,
             "layers": config.text.layers,
         }
+    vision: dict[str, Any] = {
+        "timm_model_name": config.vision.timm_model,
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": config.vision.image_size,
+    }
+    if config.projection_bias:
+        vision["timm_proj_bias"] = text["proj_bias"] = True
     return {
         "embed_dim": config.embed_dim,
         "init_logit_scale": math.log(1 / config.init_temperature),
         # deepspeed.initialize fails on parameters without a dimension.
         "nonscalar_logit_scale": True,
         "custom_text": True,
-        "vision_cfg": {
-            "timm_model_name": config.vision.timm_model,
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "image_size": config.vision.image_size,
-        },
+        "vision_cfg": vision,
         "text_cfg": text,
     }
 
 
 def build_model(config: ModelConfig, seed: int) -> CustomTextCLIP:
     """The model at step 0: weights where the config names some, else drawn from `seed`. float32, on the CPU."""
-    with torch.random.fork_rng(devices=[]), _local_text_tower(config.text) as text_path:
+    with torch.random.fork_rng(devices=[]), local_text_tower(config.text.hf_model) as text_path:
         torch.manual_seed(seed)
         model = construct(model_cfg(config), text_path)
         if config.vision.layer_scale is not None:
@@ -103,7 +107,10 @@ def build_blank_model(config: ModelConfig) -> CustomTextCLIP:
 
 
 def construct(cfg: dict[str, Any], text_path: str | None = None) -> CustomTextCLIP:
-    """An open_clip model of this description. `text_path`: where the Hugging Face text tower is, if it has one."""
+    """An open_clip model of this description. `text_path`: where the Hugging Face text tower is, if it has one.
+
+    open_clip's own projection of such a tower has no bias, whatever `proj_bias` says; here it has one if that says so.
+    """
     arguments = {name: value for name, value in cfg.items() if name != "custom_text"}
     if text_path:
         arguments["text_cfg"] = {**cfg["text_cfg"], "hf_model_name": text_path}
@@ -111,6 +118,8 @@ def construct(cfg: dict[str, Any], text_path: str | None = None) -> CustomTextCL
         model = CustomTextCLIP(**arguments)
     except RuntimeError as error:
         raise UsageError(f"model.vision.timm_model={cfg['vision_cfg'].get('timm_model_name')}: {error}") from error
+    if text_path and cfg["text_cfg"].get("proj_bias"):
+        model.text.proj = nn.Linear(model.text.proj.in_features, model.text.proj.out_features)
     if cfg["vision_cfg"].get("timm_model_name"):
         fit_input_size(model.visual, cfg["vision_cfg"]["image_size"])
     return model
@@ -118,7 +127,7 @@ def construct(cfg: dict[str, Any], text_path: str | None = None) -> CustomTextCL
 
 def build_tokenizer(config: ModelConfig) -> Tokenizer:
     """open_clip's own byte-pair tokenizer, or the Hugging Face tower's."""
-    with _local_text_tower(config.text) as text_path:
+    with local_text_tower(config.text.hf_model) as text_path:
         return tokenizer_at(config.text.context_length, text_path)
 
 
@@ -136,9 +145,11 @@ def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tenso
 
 
 @contextmanager
-def _local_text_tower(text: TextTower) -> Iterator[str | None]:
-    """Where the Hugging Face tower can be read from meanwhile: hub name, local folder, or a copy of a URI's."""
-    name = text.hf_model
+def local_text_tower(name: str | None, setting: str = "model.text.hf_model") -> Iterator[str | None]:
+    """Where a Hugging Face tower can be read from meanwhile: hub name, local folder, or a copy of a URI's.
+
+    Raises `UsageError`, which blames `setting`, where what reads from it finds nothing.
+    """
     try:
         if name is None:
             yield None
@@ -151,6 +162,6 @@ def _local_text_tower(text: TextTower) -> Iterator[str | None]:
             yield name
     except OSError as error:
         raise UsageError(
-            f"model.text.hf_model={name}: not a Hugging Face model's folder, and not to be had from the hub; set it "
+            f"{setting}={name}: not a Hugging Face model's folder, and not to be had from the hub; set it "
             "to the path or URI of the model's folder"
         ) from error

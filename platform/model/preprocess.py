@@ -8,9 +8,14 @@ exported checkpoints name, does the same.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from chexray.platform.errors import UsageError
 
 # CLIP's (Radford et al. 2021). Written out: open_clip takes seconds to import, and decoding tasks start often.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -24,6 +29,23 @@ PREPROCESS_CFG = {
     "fill_color": 0,
 }
 """open_clip's name for this preprocessing, written into exported checkpoints."""
+
+
+def require_clip_normalisation(file: Path, mean: str, std: str, name: str, section: str | None = None) -> None:
+    """Raise `UsageError`, which calls the model `name`, where a published model's images are normalised otherwise.
+
+    `file`: JSON that says so under the keys `mean` and `std`, in `section` if it has one. Where there is none, or it is
+    silent, CLIP's are taken for granted. How it fits pictures into its square is not looked at: here it is always as
+    above.
+    """
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    found = found.get(section, {}) if section else found
+    for key, ours in ((mean, CLIP_MEAN), (std, CLIP_STD)):
+        theirs = found.get(key) or ours
+        if max(abs(one - other) for one, other in zip(theirs, ours, strict=True)) > 1e-4:
+            raise UsageError(
+                f"{name}: {file.name} normalises images with {key} {theirs}; supported: CLIP's, {list(ours)}"
+            )
 
 
 def model_pixels(image: bytes, size: int) -> npt.NDArray[np.uint8]:

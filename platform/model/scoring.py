@@ -58,7 +58,12 @@ class Scorer:
 
 
 def scoring_size(asked: int | None, checkpoint: Checkpoint) -> int:
-    """Pixels at which the checkpoint scores: as asked, but never more than it was trained at, which only costs more."""
+    """Pixels at which the checkpoint scores: as asked, but never more than it was trained at, which only costs more.
+
+    open_clip's own image towers, of imported checkpoints, take no other size than theirs.
+    """
+    if not hasattr(checkpoint.model.visual, "trunk"):
+        return checkpoint.image_size
     return min(asked or checkpoint.image_size, checkpoint.image_size)
 
 

@@ -5,7 +5,6 @@ B: batch; L: tokens; D: width.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,8 +16,7 @@ from torch import nn
 
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.bin", "pytorch_model.pth", "model.pth")
+from chexray.platform.model.state_files import read_state
 
 
 @register_pooler
@@ -33,10 +31,10 @@ class LastTokenPooler(nn.Module):
 
 
 def fit_input_size(tower: nn.Module, size: int) -> None:
-    """Tell a timm transformer the image size it will see, which resamples its position embeddings."""
-    trunk = tower.trunk
+    """Tell a timm transformer the image size it will see, which resamples its position embeddings; no other tower."""
+    trunk: Any = getattr(tower, "trunk", None)
     if hasattr(trunk, "set_input_size") and hasattr(trunk, "pos_embed"):
-        trunk.set_input_size(img_size=(size, size))  # type: ignore[operator]
+        trunk.set_input_size(img_size=(size, size))
 
 
 def restart_layer_scale(tower: nn.Module, value: float) -> None:
@@ -61,7 +59,7 @@ def load_vision_weights(tower: nn.Module, timm_model: str, image_size: int, sour
     overlay: dict[str, Any] = {}
     if source != "hub":
         with storage.local_copy(source) as path:
-            overlay = {"state_dict": _read_state(path, source)}
+            overlay = {"state_dict": read_state(path, f"model.vision.weights={source}")}
     size = {"img_size": image_size} if hasattr(tower.trunk, "pos_embed") else {}
     try:
         donor = _create(timm_model, pretrained=True, pretrained_cfg_overlay=overlay, **size)
@@ -86,21 +84,3 @@ def _create(timm_model: str, **options: Any) -> nn.Module:
         torch.manual_seed(0)
         model: nn.Module = timm.create_model(timm_model, num_classes=0, **options)
     return model
-
-
-def _read_state(path: Path, source: str) -> dict[str, torch.Tensor]:
-    file = path
-    if path.is_dir():
-        found = [path / name for name in _WEIGHT_FILES if (path / name).exists()]
-        if not found:
-            raise UsageError(f"model.vision.weights={source}: holds none of {', '.join(_WEIGHT_FILES)}")
-        file = found[0]
-    if not file.exists():
-        raise UsageError(f"model.vision.weights={source}: no such file")
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    nested = state.get("state_dict", state.get("model", state))
-    return dict(nested)
