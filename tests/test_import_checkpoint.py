@@ -104,7 +104,7 @@ def test_import_chexficient_any_naming_embeds_as_transformers_does(naming: str, 
     assert (manifest.counts["image_size"], manifest.counts["embed_dim"]) == (SIDE, EMBED)
     loaded = load_checkpoint(str(out))
     assert loaded.model.logit_scale.item() == 4.25
-    assert loaded.tokenize(REPORTS).shape == (3, 32)
+    assert loaded.tokenize.padded(REPORTS).shape == (3, 32)
     assert torch.equal(load_file(out / "prototypes.safetensors")["prototypes"], state["prototypes"])
 
 
