@@ -36,13 +36,14 @@ def pretrain(
     overwrite: bool = False,
     curation: Curation | None = None,
     scorer: str | None = None,
+    resume: bool = False,
 ) -> Manifest:
     """Train `recipe.model` on the train split of `corpus`, or on the pairs that `subset` keeps of it.
 
     With `curation` the first epoch chooses: it scores the whole split without gradient, trains on what is kept, and the
     later epochs train on that. 'paper': inside the training step; 'streaming': `scorer` (or a warm-up) scores ahead and
     follows the model. Returns the checkpoint's manifest. A finished checkpoint of the same settings is left as it is;
-    an unfinished one goes on from its last saved epoch.
+    an unfinished one goes on from its last checkpoint; with `resume` there must be one of them.
     """
     runtime = runtime or Runtime()
     fewest = runtime.min_workers or runtime.workers
@@ -61,6 +62,8 @@ def pretrain(
     sections = {"model", "train", "curate"} if curation else {"model", "train"}
     settings = {**recipe.model_dump(include=sections), **({"curation": curation} if curation else {})}
     stage = Stage(out, "checkpoint", settings, inputs, overwrite=overwrite)
+    if resume:
+        stage.require_begun()
     epoch = epoch_of(recipe, corpus, curation, scorer) if curation else None
     pairs = storage.resolve(storage.join(subset, "corpus") if subset else corpus)
     feed, validation = feed_of(recipe, pairs), validation_feed(recipe, storage.resolve(corpus))

@@ -139,6 +139,16 @@ class Stage:
         self._clock = time.monotonic()
         self._started = _now()
 
+    def require_begun(self) -> None:
+        """`UsageError` unless this very artifact is there, finished or not: for --resume."""
+        found = self._found()
+        if found is None or found["fingerprint"] != self.fingerprint:
+            what = "nothing" if found is None else "something else"
+            raise UsageError(
+                f"--resume: {self.uri} holds {what} and no run of these settings and inputs; without --resume it is "
+                "started there"
+            )
+
     def begin(self) -> Manifest | None:
         """Claim the folder. Returns the manifest where this very artifact is already complete, else None.
 

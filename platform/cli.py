@@ -167,12 +167,14 @@ def pretrain(
     scorers: Annotated[int, typer.Option(min=1, help="Scorers beside the workers, with --curation streaming.")] = 1,
     gpu: Gpu = False,
     address: Address = None,
+    resume: Annotated[bool, typer.Option(help="Only go on with a run that is there, and never start one.")] = False,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
     """Train a dual encoder with Ray Train and DeepSpeed: a checkpoint that open_clip loads.
 
-    --curation paper keeps the paper's fixed counts of each global batch; with --keep, that fraction of it.
+    --curation paper keeps the paper's fixed counts of each global batch; with --keep, that fraction of it. The same
+    command goes on with a run that was interrupted.
     """
     from chexray.jobs.pretrain import pretrain as run
 
@@ -180,7 +182,7 @@ def pretrain(
         raise UsageError("--keep: is for runs that choose their pairs (--curation), or for chexray curate")
     settings = load_recipe(recipe, curation_settings(curation, keep, set_ or []))
     runtime = Runtime(address=address, workers=workers, min_workers=min_workers, scorers=scorers, gpu=gpu)
-    _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer), json_)
+    _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer, resume), json_)
 
 
 @app.command()

@@ -56,6 +56,18 @@ def test_stage_that_was_interrupted_resumes_with_its_files(place: str) -> None:
     assert read_manifest_fails(place).startswith(f"{place}: an artifact that was never finished")
 
 
+def test_stage_that_must_have_begun_is_refused_in_an_empty_place_and_in_anothers(place: str) -> None:
+    with pytest.raises(UsageError, match=r"--resume: .* holds nothing and no run of these settings"):
+        corpus_stage(place).require_begun()
+    corpus_stage(place).begin()
+    corpus_stage(place).require_begun()
+    with pytest.raises(UsageError, match=r"--resume: .* holds something else"):
+        corpus_stage(place, seed=1).require_begun()
+    assert corpus_stage(place).begin() is None
+    corpus_stage(place).finish({})
+    corpus_stage(place).require_begun()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_stage_of_another_configuration_is_refused_and_changes_nothing(place: str, finished: bool) -> None:
     first = corpus_stage(place)
