@@ -41,7 +41,6 @@ SETTINGS = (
     "train.global_batch=24",
     "train.shuffle_shards=2",
     "run.checkpoint_epochs=1000",
-    "run.checkpoint_steps=40",
     "run.read_steps=2",
     "run.resize_seconds=5",
     "run.max_failures=-1",
@@ -61,11 +60,13 @@ def main() -> None:
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--after-steps", type=int, default=0, help="of the run, before the first kill")
     parser.add_argument("--latest", type=float, default=15.0, help="seconds within which the next kill comes")
+    parser.add_argument("--checkpoint-steps", type=int, default=40, help="steps between checkpoints")
     parser.add_argument("--notice", type=int, default=0, help="seconds before a kill at which Ray is told of it")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     epochs = given.epochs or 30 * (given.kills + 1)
-    recipe = load_recipe("tiny", [*SETTINGS, f"train.epochs={epochs}", f"train.zero_stage={given.zero_stage}"])
+    settings = [f"train.epochs={epochs}", f"train.zero_stage={given.zero_stage}"]
+    recipe = load_recipe("tiny", [*SETTINGS, *settings, f"run.checkpoint_steps={given.checkpoint_steps}"])
     corpus, draw = str(given.out / "corpus"), random.Random(given.seed)
     with LocalCluster(given.nodes) as cluster, ThreadPoolExecutor(1) as thread:
         options = {"count": given.pairs, "size": 96}
