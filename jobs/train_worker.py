@@ -77,7 +77,7 @@ def _train(
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
     waited, stop = 0.0, False
-    metrics = RunMetrics(settings["out"], len(history), reporter) if rank == 0 else None
+    metrics = RunMetrics(settings["out"], history, reporter) if rank == 0 else None
     while not stop:
         asked = time.monotonic()
         batch = next(batches, None)
