@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from chexray.jobs.trackers import Point
 
 
 class _Board:
@@ -16,6 +19,7 @@ class _Board:
     def __init__(self) -> None:
         self.state = (0, "")
         self.warnings: list[str] = []
+        self.points: list[Point] = []
         self.steps = 0
         self.starts: list[dict[str, Any]] = []
         self.stop = False
@@ -24,10 +28,11 @@ class _Board:
     def write(self, done: int, note: str) -> None:
         self.state = (done, note)
 
-    def read(self) -> tuple[int, str, list[str]]:
-        """The state, and the warnings since the last time."""
+    def read(self) -> tuple[int, str, list[str], list[Point]]:
+        """The state, and the warnings and points of the curves since the last time."""
         warnings, self.warnings = self.warnings, []
-        return *self.state, warnings
+        points, self.points = self.points, []
+        return *self.state, warnings, points
 
     def put(self, name: str, value: Any) -> None:
         setattr(self, name, value)
@@ -37,6 +42,9 @@ class _Board:
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
+
+    def show(self, points: Sequence[Point]) -> None:
+        self.points += points
 
     def count(self, steps: int) -> None:
         self.steps += steps
@@ -49,10 +57,10 @@ _BoardActor = ray.remote(num_cpus=0)(_Board)
 
 
 class Reporter:
-    """The worker's end: tells the board, without waiting for it."""
+    """The worker's end: tells the board, without waiting for it. `tracked`: someone takes the points of the curves."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, board: Any, tracked: bool = False) -> None:
+        self._board, self._tracked = board, tracked
 
     def update(self, done: int, note: str = "") -> None:
         self._board.write.remote(done, note)
@@ -60,6 +68,11 @@ class Reporter:
     def warn(self, message: str) -> None:
         """Something that the person who waits should read."""
         self._board.warn.remote(message)
+
+    def show(self, points: Sequence[Point]) -> None:
+        """Points of the curves, for the run's trackers."""
+        if self._tracked:
+            self._board.show.remote(points)
 
     def count(self, steps: int) -> None:
         """Steps that were run, whether or not they are run again."""

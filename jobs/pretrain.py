@@ -14,6 +14,8 @@ from chexray.jobs.curated_plan import Curation, epoch_of
 from chexray.jobs.feed import feed_of, require_workers, validation_feed
 from chexray.jobs.fit import fit
 from chexray.jobs.progress import bar
+from chexray.jobs.trackers import totals_of
+from chexray.jobs.tracking import build_trackers, tracked
 from chexray.jobs.train_worker import HISTORY_FILE
 from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage, read_manifest, require_same_corpus
@@ -53,6 +55,7 @@ def pretrain(
         raise UsageError(f"--curation {curation} and --subset: give one of them")
     if scorer and not curation:
         raise UsageError("--scorer: is for runs that choose their pairs (--curation), or for chexray curate")
+    trackers = build_trackers(recipe.run.trackers)
     inputs: dict[str, Any] = {"corpus": (corpus, "corpus")}
     if subset:
         require_same_corpus(subset, corpus)
@@ -70,51 +73,54 @@ def pretrain(
     require_workers(epoch.steps if epoch else feed.epoch_steps, runtime.workers)
     if done := stage.begin():
         return done
-    per_pair = model_flops(recipe.model)
-    total = epoch.total_steps(recipe.train.epochs) if epoch else feed.total_steps
-    scorers = runtime.scorers if curation == "streaming" else 0
-    with ray_session(runtime, scorers), bar("pretrain", total) as reporter:
+    with tracked(trackers, stage, recipe.run) as tracking:
+        per_pair = model_flops(recipe.model)
+        total = epoch.total_steps(recipe.train.epochs) if epoch else feed.total_steps
+        scorers = runtime.scorers if curation == "streaming" else 0
+        with ray_session(runtime, scorers), bar("pretrain", total, tracking.show) as reporter:
+            if epoch:
+                subset = train_curated_epoch(recipe, corpus, stage, epoch, scorer, runtime, reporter)
+                pairs = storage.join(subset, "corpus")
+                place = {"first_epoch": 1, "first_step": epoch.steps.steps, "planned_steps": epoch.later_steps}
+                feed = feed_of(recipe, pairs, **place)
+            if not epoch or recipe.train.epochs > 1:
+                fit(recipe, stage, runtime, feed, total, reporter, validation=validation)
+            starts, executed = reporter.starts(), reporter.counted()
+        ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
+        write_uids(stage.path(TRAINED_ON_FILE), ids)
+        history = [json.loads(line) for line in storage.read_bytes(stage.path(HISTORY_FILE)).splitlines()]
+        epochs = _accounted(history, ids, stage.uri)
+        resumed = starts[0]["step"] if starts else len(history)
+        repeated = executed - (len(history) - resumed)
+        chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
+        seconds = sum(step["seconds"] * step["workers"] for step in history)
+        cost = training_cost(per_pair, len(ids), recipe.train.epochs, int(chosen["total_flops"]), seconds)
+        looks = sum("validation_loss" in step for step in history)
+        more = {
+            "validation_flops": per_pair.score * looks * validation.epoch_steps.pairs if validation else 0,
+            "repeated_flops": per_pair.train * sum(step["pairs"] for step in history) * repeated // len(history),
+        }
+        cost |= more
+        cost["total_flops"] += sum(more.values())
+        full_pairs = read_manifest(corpus).counts["pairs_by_split"]["train"]
+        cost["compute_vs_full"] = cost["total_flops"] / (per_pair.train * full_pairs * recipe.train.epochs)
         if epoch:
-            subset = train_curated_epoch(recipe, corpus, stage, epoch, scorer, runtime, reporter)
-            pairs = storage.join(subset, "corpus")
-            place = {"first_epoch": 1, "first_step": epoch.steps.steps, "planned_steps": epoch.later_steps}
-            feed = feed_of(recipe, pairs, **place)
-        if not epoch or recipe.train.epochs > 1:
-            fit(recipe, stage, runtime, feed, total, reporter, validation=validation)
-        starts, executed = reporter.starts(), reporter.counted()
-    ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
-    write_uids(stage.path(TRAINED_ON_FILE), ids)
-    history = [json.loads(line) for line in storage.read_bytes(stage.path(HISTORY_FILE)).splitlines()]
-    epochs = _accounted(history, ids, stage.uri)
-    resumed = starts[0]["step"] if starts else len(history)
-    repeated = executed - (len(history) - resumed)
-    chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
-    seconds = sum(step["seconds"] * step["workers"] for step in history)
-    cost = training_cost(per_pair, len(ids), recipe.train.epochs, int(chosen["total_flops"]), seconds)
-    looks = sum("validation_loss" in step for step in history)
-    more = {
-        "validation_flops": per_pair.score * looks * validation.epoch_steps.pairs if validation else 0,
-        "repeated_flops": per_pair.train * sum(step["pairs"] for step in history) * repeated // len(history),
-    }
-    cost |= more
-    cost["total_flops"] += sum(more.values())
-    full_pairs = read_manifest(corpus).counts["pairs_by_split"]["train"]
-    cost["compute_vs_full"] = cost["total_flops"] / (per_pair.train * full_pairs * recipe.train.epochs)
-    if epoch:
-        cost["curation_epoch_vs_reference"] = curation_epoch_share(
-            int(chosen["scoring_flops"]), per_pair, len(ids), full_pairs
-        )
-    counts = {
-        "pairs": len(ids),
-        "share_of_corpus": len(ids) / full_pairs,
-        "epochs": recipe.train.epochs,
-        "steps": len(history),
-        "steps_repeated": repeated,
-        "steps_skipped": sum(step["skipped"] for step in history),
-        "starts": starts,
-        "accounts": epochs,
-    }
-    return stage.finish(counts, cost)
+            cost["curation_epoch_vs_reference"] = curation_epoch_share(
+                int(chosen["scoring_flops"]), per_pair, len(ids), full_pairs
+            )
+        counts = {
+            "pairs": len(ids),
+            "share_of_corpus": len(ids) / full_pairs,
+            "epochs": recipe.train.epochs,
+            "steps": len(history),
+            "steps_repeated": repeated,
+            "steps_skipped": sum(step["skipped"] for step in history),
+            "starts": starts,
+            "accounts": epochs,
+        }
+        manifest = stage.finish(counts, cost)
+        tracking.totals = totals_of(manifest)
+    return manifest
 
 
 def _accounted(history: list[dict[str, Any]], ids: list[str], run: str) -> list[dict[str, int]]:

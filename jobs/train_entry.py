@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -15,6 +16,8 @@ def train_entry(settings: dict[str, Any]) -> None:
     reporter = settings["reporter"]
     if reporter.failure() is not None:
         return
+    # timm imports wandb where it is installed, which takes seconds. It is the command that reports, not the workers.
+    sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
     try:
         from chexray.jobs.train_worker import train_worker
 

@@ -82,7 +82,7 @@ def _train(
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
     clock, stop = WaitClock(trainer.device), False
-    metrics = RunMetrics(settings["out"], len(history), reporter, peak_of(trainer)) if rank == 0 else None
+    metrics = RunMetrics(settings["out"], history, reporter, peak_of(trainer)) if rank == 0 else None
     while not stop:
         batch = clock.next(batches)
         if batch is None:

@@ -28,7 +28,7 @@ def scorer_of(recipe: Recipe, corpus: str, given: str | None, folder: str, runti
     config = recipe.curate
     share = {"selector": "random", "keep": config.warmup_fraction, "mode": "budget"}
     epochs = {"epochs": config.warmup_epochs}
-    whole = recipe.run.model_copy(update={"checkpoint_epochs": config.warmup_epochs})
+    whole = recipe.run.model_copy(update={"checkpoint_epochs": config.warmup_epochs, "trackers": ()})
     warmup = recipe.model_copy(
         update={
             "curate": config.model_copy(update=share),

@@ -235,17 +235,17 @@ class Stage:
         """Which settings differ, where that can be said."""
         if found["kind"] != self.kind or "config" not in found:
             return ""
-        ours, theirs = (_flat(json.loads(json.dumps(config, default=str))) for config in (self.config, found["config"]))
+        ours, theirs = (flat(json.loads(json.dumps(config, default=str))) for config in (self.config, found["config"]))
         names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         return f"; they differ in {', '.join(names[:5])}" if names else "; their inputs differ"
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings by their dotted names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def require_same_corpus(subset_uri: str, corpus_uri: str, option: str = "--subset") -> None:

@@ -233,6 +233,9 @@ class RunConfig(_Settings):
     checkpoint_minutes: float | None = Field(None, gt=0, description="minutes between them, beside those")
     checkpoints_kept: Positive = 2
     read_steps: Positive = Field(10, description="steps between two looks at the loss, the clock and notices to stop")
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (), description="services that show the curves; where they are is in their own environment variables"
+    )
 
 
 class EvaluateConfig(_Settings):
