@@ -139,7 +139,7 @@ def test_layers_of_one_image_do_not_depend_on_its_batch() -> None:
     with torch.no_grad():
         together, alone = layers(images(64, 3)), layers(images(64, 3)[1:2])
     for whole, single in zip(together, alone, strict=True):
-        # Measured worst error: 1.9e-6.
+        # Measured worst error: 4.8e-7.
         torch.testing.assert_close(whole[1:2], single, rtol=1e-5, atol=1e-4)
 
 
