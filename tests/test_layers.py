@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from chexray.platform.model.layers import ImageLayers, taken_layers
@@ -75,6 +76,21 @@ def test_layers_last_choice_takes_the_last_five_blocks() -> None:
     outputs = block_outputs(visual, images(64))
     for map_BCHW, tokens_BLC in zip(maps, outputs[1:], strict=True):
         torch.testing.assert_close(map_BCHW.flatten(2).transpose(1, 2), tokens_BLC[:, 1:], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_layers_of_open_clips_own_transformer_are_its_patch_tokens() -> None:
+    torch.manual_seed(0)
+    visual = VisionTransformer(64, 16, width=48, layers=6, heads=3, mlp_ratio=2.0, output_dim=16).eval()
+    seen: list[torch.Tensor] = []
+    for block in visual.transformer.resblocks:
+        block.register_forward_hook(lambda _, __, output: seen.append(output))
+    visual(normalise(images(64)))
+    expected = [visual.ln_post(seen[index])[:, 1:].transpose(1, 2) for index in (0, 1, 3, 4, 5)]
+    maps = ImageLayers(visual, 64)(images(64))
+    assert [map_BCHW.shape for map_BCHW in maps] == [(2, 48, 4, 4)] * 5
+    # Measured worst error: 0.
+    torch.testing.assert_close([map_BCHW.flatten(2) for map_BCHW in maps], expected, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -24,15 +24,17 @@ class ImageLayers(nn.Module):
     does (Oquab et al. 2023, `get_intermediate_layers`); the paper's released segmentation code takes the last five
     blocks, which is `choice="last"`. A convolutional tower's are its stages, the stem among them where timm counts it
     (ResNet). Where there are fewer than five, the deepest is pooled by two, as for the top of a feature pyramid (Lin
-    et al. 2017, section 5.1), where a stage halves the side; it is repeated where no stage does.
+    et al. 2017, section 4.1), where a stage halves the side; it is repeated where no stage does.
 
     The tower stays in eval mode, in training too: batches of segmentation are small, so batch normalisation keeps the
-    statistics of pretraining (as detectors that are fine-tuned do; He et al. 2017).
+    statistics of pretraining (as when detectors are fine-tuned: He et al. 2016, appendix A).
     """
 
     def __init__(self, tower: nn.Module, image_size: int, choice: Choice = "spread") -> None:
-        """`tower`: open_clip's image tower, `model.visual`, fitted to `image_size`. Raises ValueError for one that
-        tells of no intermediate maps."""
+        """`tower`: open_clip's image tower, `model.visual` (timm's or its own), fitted to `image_size`.
+
+        Raises ValueError for one that tells of no intermediate maps.
+        """
         super().__init__()
         if choice not in ("spread", "last"):
             raise ValueError(f"choice is {choice!r}; allowed: 'spread', 'last'")
