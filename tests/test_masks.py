@@ -11,7 +11,7 @@ from dataset_files import label_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chexray.platform.corpus.masks import Box, build_mask, combine_masks, decode_runs, draw_boxes
+from chexray.platform.corpus.masks import Box, build_mask, combine_masks, decode_absolute_runs, decode_runs, draw_boxes
 from chexray.platform.corpus.schema import MaskSource
 
 Mask = npt.NDArray[np.uint8]
@@ -31,6 +31,19 @@ def encoded(mask_HW: Mask) -> str:
             gap, length = 1, 0
         else:
             gap += 1
+    return " ".join(map(str, numbers))
+
+
+def encoded_absolutely(mask_HW: Mask) -> str:
+    """Kaggle's usual encoding, pixel by pixel down the columns, the first is 1."""
+    numbers: list[int] = []
+    inside = False
+    for place, value in enumerate(mask_HW.T.reshape(-1).tolist(), start=1):
+        if value and not inside:
+            numbers += [place, 0]
+        if value:
+            numbers[-1] += 1
+        inside = bool(value)
     return " ".join(map(str, numbers))
 
 
@@ -75,6 +88,37 @@ def test_decode_runs_without_length_is_empty(runs: str) -> None:
 def test_decode_runs_that_are_broken_raises(runs: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_runs(runs, 3, 2)
+
+
+@given(data=st.data(), height=SIDES, width=SIDES)
+def test_decode_absolute_runs_of_an_encoded_mask_gives_the_mask(data: st.DataObject, height: int, width: int) -> None:
+    mask_HW = data.draw(masks(height, width))
+    np.testing.assert_array_equal(decode_absolute_runs(encoded_absolutely(mask_HW), height, width), mask_HW)
+
+
+def test_decode_absolute_runs_hand_made_text_differs_from_the_relative_reading() -> None:
+    # 3 rows, 2 columns: pixel 2 is row 1 of column 0, pixels 5 and 6 are rows 1 and 2 of column 1, in any order.
+    expected = np.array([[0, 0], [255, 255], [0, 255]], np.uint8)
+    for runs in ("2 1 5 2", "5 2 2 1", "5 1 2 1 5 2"):
+        np.testing.assert_array_equal(decode_absolute_runs(runs, 3, 2), expected)
+    assert np.count_nonzero(decode_absolute_runs("", 3, 2)) == 0
+    with pytest.raises(ValueError, match="end at pixel 10"):
+        decode_runs("2 1 5 2", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ("0 2", "a start must be at least 1"),
+        ("1 -2", "a length at least 0"),
+        ("1 2 3", "pairs of a start and a length"),
+        ("6 2", "end at pixel 7: 3 x 2 pixels have 6"),
+        ("a 1", "invalid literal"),
+    ],
+)
+def test_decode_absolute_runs_that_are_broken_raises(runs: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_absolute_runs(runs, 3, 2)
 
 
 def test_decode_runs_for_no_image_raises() -> None:
@@ -170,6 +214,11 @@ def test_build_mask_joins_files_runs_and_boxes_at_the_stored_size() -> None:
     expected = np.zeros((4, 4), np.uint8)
     expected[:2, :2] = expected[3, 3] = 255
     np.testing.assert_array_equal(build_mask(source, [file_HW], (40, 40), (4, 4)), expected)
+
+
+def test_build_mask_of_absolute_runs_starts_at_pixel_one() -> None:
+    source = MaskSource(runs=("1 2",), runs_size=(2, 2), run_form="absolute")
+    np.testing.assert_array_equal(build_mask(source, [], (2, 2), (2, 2)), np.array([[255, 0], [255, 0]], np.uint8))
 
 
 def test_build_mask_without_parts_is_empty_and_runs_without_size_raise() -> None:

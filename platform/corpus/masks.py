@@ -28,7 +28,8 @@ def build_mask(source: MaskSource, files: Sequence[Image], original: tuple[int, 
         raise ValueError("runs_size is None: runs need the height and width of the image that they cover")
     if source.runs_size is not None:
         height, width = source.runs_size
-        parts += [decode_runs(runs, height, width) for runs in source.runs]
+        decode = decode_runs if source.run_form == "relative" else decode_absolute_runs
+        parts += [decode(runs, height, width) for runs in source.runs]
     if source.boxes:
         parts.append(draw_boxes(source.boxes, *original))
     if not parts:
@@ -44,9 +45,7 @@ def decode_runs(runs: str, height: int, width: int) -> Image:
     unpaired number, or runs beyond the image.
     """
     _check_shape(height, width)
-    numbers = [int(text) for text in runs.split()]
-    if len(numbers) % 2:
-        raise ValueError(f"runs have {len(numbers)} numbers: they must be pairs of a gap and a length")
+    numbers = _run_numbers(runs, "gap")
     if numbers and min(numbers) < 0:
         raise ValueError(f"runs hold {min(numbers)}: gaps and lengths must be at least 0")
     if sum(numbers) > height * width:
@@ -54,6 +53,24 @@ def decode_runs(runs: str, height: int, width: int) -> Image:
     values = np.tile(np.array([0, 255], np.uint8), len(numbers) // 2)
     flat = np.zeros(height * width, np.uint8)
     flat[: sum(numbers)] = np.repeat(values, numbers)
+    return flat.reshape(width, height).T
+
+
+def decode_absolute_runs(runs: str, height: int, width: int) -> Image:
+    """mask_HW of Kaggle's usual run-length encoding: 'start length start length ...'.
+
+    Each start is a pixel's number, the first 1; pixels go down the columns, left to right. Runs may come in any order
+    and overlap. '' is an empty mask. ValueError as `decode_runs`, and for a start below 1, as relative text has.
+    """
+    _check_shape(height, width)
+    numbers = _run_numbers(runs, "start")
+    flat = np.zeros(height * width, np.uint8)
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        if start < 1 or length < 0:
+            raise ValueError(f"runs hold {start} {length}: a start must be at least 1, a length at least 0")
+        if start - 1 + length > height * width:
+            raise ValueError(f"runs end at pixel {start - 1 + length}: {height} x {width} pixels have {height * width}")
+        flat[start - 1 : start - 1 + length] = 255
     return flat.reshape(width, height).T
 
 
@@ -83,6 +100,13 @@ def combine_masks(masks: Sequence[Image]) -> Image:
         raise ValueError(f"masks have the sizes {sizes}: they must all have the same")
     union_HW: Image = np.maximum.reduce(masks)
     return union_HW
+
+
+def _run_numbers(runs: str, first: str) -> list[int]:
+    numbers = [int(text) for text in runs.split()]
+    if len(numbers) % 2:
+        raise ValueError(f"runs have {len(numbers)} numbers: they must be pairs of a {first} and a length")
+    return numbers
 
 
 def _first_centre(edge: float) -> int:

@@ -61,15 +61,17 @@ REJECT_SCHEMA = pa.schema(
 class MaskSource:
     """Where one mask of an image comes from: the union of its files, run-length strings and boxes.
 
-    `files`: paths below the root, bright is inside. `runs`: strings of SIIM-ACR's relative run-length encoding ('gap
-    length gap length ...' over the columns, top to bottom and left to right, of an image of `runs_size` height and
-    width). `boxes`: left, top, right, bottom in pixels of the original image. With none of the three the mask is
-    empty: the finding is known to be absent.
+    `files`: paths below the root, bright is inside. `runs`: run-length strings over the columns, top to bottom and left
+    to right, of an image of `runs_size` height and width: SIIM-ACR's relative ones ('gap length gap length ...'), or
+    with `run_form` "absolute" Kaggle's usual ones ('start length ...', the first pixel is 1). `boxes`: left, top,
+    right, bottom in pixels of the original image. With none of the three the mask is empty: the finding is known to be
+    absent.
     """
 
     files: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     runs_size: tuple[int, int] | None = None
+    run_form: Literal["relative", "absolute"] = "relative"
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 

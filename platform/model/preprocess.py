@@ -9,7 +9,9 @@ exported checkpoints name, does the same.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,12 +64,54 @@ def fit_square(image_1HW: torch.Tensor, size: int) -> torch.Tensor:
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     height, width = image_1HW.shape[-2:]
-    scale = size / max(height, width)
-    new = [max(1, round(height * scale)), max(1, round(width * scale))]
+    placed = place_in_square(height, width, size)
+    new = [placed.height, placed.width]
     fitted = resize(image_1HW, new, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    top, left = (size - new[0]) // 2, (size - new[1]) // 2
-    padding = (left, size - new[1] - left, top, size - new[0] - top)
-    return torch.nn.functional.pad(fitted, padding, value=0)
+    return torch.nn.functional.pad(fitted, placed.padding(size), value=0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the tower's square, in its pixels: from row `top` and column `left` on."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def padding(self, size: int) -> tuple[int, int, int, int]:
+        """What is black on the left, the right, above and below."""
+        return self.left, size - self.width - self.left, self.top, size - self.height - self.top
+
+
+def place_in_square(height: int, width: int, size: int) -> Placement:
+    """The longer side fills the square, the shorter one is centred."""
+    scale = size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    return Placement((size - new_height) // 2, (size - new_width) // 2, new_height, new_width)
+
+
+def fit_mask(mask_CHW: torch.Tensor, size: int) -> torch.Tensor:
+    """[C, size, size] of the same dtype: a mask where `fit_square` puts its image, by nearest centres, 0 around."""
+    placed = place_in_square(mask_CHW.shape[-2], mask_CHW.shape[-1], size)
+    fitted = _interpolate(mask_CHW, placed.height, placed.width, "nearest-exact")
+    return torch.nn.functional.pad(fitted, placed.padding(size), value=0)
+
+
+def unfit_square(
+    map_CSS: torch.Tensor, height: int, width: int, mode: Literal["bilinear", "nearest-exact"]
+) -> torch.Tensor:
+    """[C, height, width]: what lies in the square where an image of this size was put, at the image's own size.
+
+    Undoes `fit_mask` with `mode="nearest-exact"`: exactly where the square is no smaller than the image.
+    """
+    placed = place_in_square(height, width, map_CSS.shape[-1])
+    rows = slice(placed.top, placed.top + placed.height)
+    return _interpolate(map_CSS[:, rows, placed.left : placed.left + placed.width], height, width, mode)
+
+
+def _interpolate(map_CHW: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    return torch.nn.functional.interpolate(map_CHW[None], (height, width), mode=mode)[0]
 
 
 def normalise(image_BHW: torch.Tensor) -> torch.Tensor:
