@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 
@@ -12,12 +11,12 @@ def train_entry(settings: dict[str, Any]) -> None:
     An error of the user's is told to the driver and ends the run: Ray Train would start it again and again.
     """
     from chexray.platform.errors import ChexrayError
+    from chexray.platform.imports import leave_wandb_out
 
     reporter = settings["reporter"]
     if reporter.failure() is not None:
         return
-    # timm imports wandb where it is installed, which takes seconds. It is the command that reports, not the workers.
-    sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]
+    leave_wandb_out()
     try:
         from chexray.jobs.train_worker import train_worker
 

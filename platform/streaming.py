@@ -23,6 +23,7 @@ import torch
 from chexray.platform.config import Runtime
 from chexray.platform.corpus.order import EpochSteps, Window
 from chexray.platform.corpus.reading import read_window
+from chexray.platform.imports import leave_wandb_out
 
 if TYPE_CHECKING:
     from chexray.platform.model.scoring import Precision, Scorer
@@ -117,6 +118,7 @@ def encoded_pairs(
 
 def start_scorer(checkpoint: str, image_size: int | None, precision: Precision, gpu: bool, sharing: int) -> Scorer:
     """The checkpoint's scorer in this process, which shares the machine's cores with `sharing` - 1 others."""
+    leave_wandb_out()
     # open_clip takes seconds to import, which the decoding tasks of this module can do without.
     from chexray.platform.model.checkpoint import load_checkpoint
     from chexray.platform.model.scoring import Scorer
