@@ -215,6 +215,24 @@ def test_score_of_known_predictions_is_as_counted_by_hand() -> None:
     assert [(r.value, r.n) for r in left_out] == [(pytest.approx(2 / 3, abs=1e-6), 1), (0.5, 1)]
 
 
+def test_score_of_two_classes_takes_an_images_mean_over_those_that_have_a_value() -> None:
+    whole = {"a": ["##..", "##.."], "b": ["....", "...."], "c": ["....", "...."]}
+    segmenter = fixed_segmenter(whole, whole)
+    data = small_images(
+        {"a": ["##..", "##.."], "b": ["####", "...."], "c": ["....", "...."]},
+        {"a": ["##..", "...."], "b": ["....", "...."], "c": ["....", "...."]},
+    )
+    results, _ = score_segmenter(segmenter, data, ["one", "two"], "left out", draws=20)
+    value = {(r.metric, r.finding): (r.value, r.n) for r in results}
+    # One: 1, 0, none. Two: 4/6, none, none. So the images: (1 + 4/6) / 2, 0, none.
+    assert value["dice", "one"] == (0.5, 2)
+    assert value["dice", "two"] == (pytest.approx(2 / 3, abs=1e-6), 1)
+    assert value["mean_dice", None] == (pytest.approx((1 + 2 / 3) / 4, abs=1e-6), 2)
+    assert value["mean_iou", None] == (pytest.approx((1 + 1 / 2) / 4, abs=1e-6), 2)
+    with pytest.raises(ValueError, match=r"classes are \['one'\]; allowed: a name for each of 2 masks"):
+        score_segmenter(segmenter, data, ["one"], "left out", draws=20)
+
+
 def test_variant_names_decoder_layers_encoder_size_and_empty_convention(layers: ImageLayers) -> None:
     assert QUICK.variant(layers) == (
         "linear decoder on layers 1, 2, 3, 4, 5 of 5; encoder frozen; per image at its stored size, then the mean; "
@@ -290,15 +308,15 @@ def test_training_on_a_single_image_and_a_map_of_one_pixel_works(decoder: Decode
     assert len(train_segmenter(maps, discs([1]), discs([9]), 64, config).validation_dice) == 2
 
 
-def fixed_segmenter(masks: dict[str, list[str]]) -> Segmenter:
+def fixed_segmenter(*classes: dict[str, list[str]]) -> Segmenter:
     """Predicts these 2 x 4 masks, one after the other: its maps are the images, its decoder knows the answers."""
-    drawn = [pixels_of(rows) for rows in masks.values()]
+    drawn = [[pixels_of(masks[name]) for masks in classes] for name in classes[0]]
 
     class Answers(torch.nn.Module):
         def forward(self, maps: tuple[torch.Tensor, ...], size: int) -> torch.Tensor:
-            logits = torch.full((len(drawn), 1, size, size), -9.0)
-            for place, mask in enumerate(drawn):  # a 2 x 4 image lies in rows 1 and 2 of a square of 4
-                logits[place, 0, 1:3] = torch.from_numpy(np.where(mask, 9.0, -9.0))
+            logits = torch.full((len(drawn), len(classes), size, size), -9.0)
+            for place, masks in enumerate(drawn):  # a 2 x 4 image lies in rows 1 and 2 of a square of 4
+                logits[place, :, 1:3] = torch.from_numpy(np.where(np.stack(masks), 9.0, -9.0))
             return logits
 
     class Images:
@@ -310,10 +328,11 @@ def fixed_segmenter(masks: dict[str, list[str]]) -> Segmenter:
     return Segmenter(Images(), Answers(), 4, "cpu", "fixed", 0, (1.0,))
 
 
-def small_images(masks: dict[str, list[str]]) -> MaskedImages:
+def small_images(*classes: dict[str, list[str]]) -> MaskedImages:
     image = encode_image(np.arange(8, dtype=np.uint8).reshape(2, 4), "png")
-    pngs = [[encode_image(pixels_of(rows), "png")] for rows in masks.values()]
-    return MaskedImages(list(masks), list(masks), [image] * len(masks), pngs)
+    names = list(classes[0])
+    pngs = [[encode_image(pixels_of(masks[name]), "png") for masks in classes] for name in names]
+    return MaskedImages(names, names, [image] * len(names), pngs)
 
 
 def pixels_of(rows: list[str]) -> np.ndarray:
