@@ -56,7 +56,7 @@ def test_stage_that_was_interrupted_resumes_with_its_files(place: str) -> None:
     assert read_manifest_fails(place).startswith(f"{place}: an artifact that was never finished")
 
 
-def test_stage_that_must_have_begun_is_refused_in_an_empty_place_and_in_anothers(place: str) -> None:
+def test_stage_that_must_have_begun_is_refused_in_an_empty_place_and_in_that_of_another(place: str) -> None:
     with pytest.raises(UsageError, match=r"--resume: .* holds nothing and no run of these settings"):
         corpus_stage(place).require_begun()
     corpus_stage(place).begin()
