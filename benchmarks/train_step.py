@@ -35,7 +35,7 @@ from step.measure import PARTS, device_name, fast_dtype, measure, measure_what_f
 from step.towers import AttentionKernels, DualTowers, Pairs, draw_pairs, drawn_lengths, pair_flops
 from torch import nn
 
-from chexray.platform.training.chunks import length_buckets
+from chexray.platform.training.chunks import length_buckets, parts_of
 from chexray.platform.training.peak import peak_flops
 
 
@@ -100,7 +100,7 @@ def given_lengths(given: argparse.Namespace) -> list[int]:
 
 def tokens_per_pair(lengths: Sequence[int], given: argparse.Namespace) -> dict[str, float]:
     """The reports' own, and what goes through the text tower in each loop."""
-    parts = length_buckets(lengths, given.micro_batch)
+    parts = length_buckets(lengths, parts_of([len(lengths)], given.micro_batch))
     through = sum(len(rows) * longest for rows, longest in parts)
     return {"own": statistics.mean(lengths), "ours": through / len(lengths), "plain": given.tokens}
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import ray
 import ray.data
 import torch
 
-from chexray.curation.curator import Block, Curated, Curator, Record
+from chexray.curation.curator import ID_BYTES, Block, Curated, Curator, Record
 from chexray.curation.cursor import CurationCursor
 from chexray.curation.features import FeatureWriter
 from chexray.curation.handout import Handout
@@ -28,6 +29,7 @@ from chexray.curation.plan import CurationPlan
 from chexray.curation.selection import superbatch_budget
 from chexray.platform.config import Runtime
 from chexray.platform.corpus.order import Window
+from chexray.platform.errors import ChexrayError
 from chexray.platform.streaming import Share, decoded_pairs, embed_block, start_scorer
 
 _CALLERS = 1024
@@ -71,6 +73,7 @@ class AheadCurator:
         self.seconds = 0.0
         self.arrived = 0
         self.handed = 0
+        self.beyond = np.empty(0, ID_BYTES)
 
     def begin(self, cursor: CurationCursor | None, done_steps: int) -> None:
         """Go on from a cursor that was saved after so many steps; from the start without one.
@@ -78,6 +81,8 @@ class AheadCurator:
         Its `weights`, and those of `cursor`, wrap a reference, as those that are published.
         """
         with self.changed:
+            if self.handout is not None:
+                raise RuntimeError("the curator has begun already: after a failure all starts anew, with another one")
             if cursor is not None and cursor.position:
                 self.curator.restore(cursor)
                 self.record.add(cursor.rows["sample_id"], cursor.selection)
@@ -85,7 +90,7 @@ class AheadCurator:
                 self.version_k[: len(cursor.version_k)] = cursor.version_k
             if cursor is not None:
                 self.published, self.seconds = dict(cursor.weights), cursor.seconds
-                self.arrived = cursor.position
+                self.arrived, self.beyond = cursor.position, cursor.beyond
             self.prototypes[self.arrived] = self.curator.prototype_KE
             self.handed = self._trained(done_steps)
             limit = self.plan.config.super_batch + self.plan.global_batch
@@ -118,8 +123,9 @@ class AheadCurator:
             position = self.record.add(chosen.block["sample_id"], chosen.selection)
             with self.changed:
                 self.prototypes[position] = self.curator.prototype_KE
-            # Of the first super-batch after a restart some were trained on before.
+            # Of the first super-batches after a restart some were trained on before.
             again = max(0, self.handed - kept)
+            self._require_same(chosen.block["sample_id"][keep_B][:again])
             self.handout.put({name: chosen.block[name][keep_B][again:] for name in _PASSED_ON})
             kept += len(used)
         self.writer.finish(None)  # the temperature of a scorer that changes
@@ -139,9 +145,16 @@ class AheadCurator:
             weights = {version: state for version, state in self.published.items() if version >= oldest}
             ids, selection = self.record.first(position)
             versions = self.version_k[: self._kept(position)].copy()
-            prototypes = self.prototypes[position]
+            beyond = self.record.kept(position)[: self._trained(done_steps) - len(versions)]
             return CurationCursor(
-                ids, selection, self.writer.first(position), prototypes, versions, self.seconds, weights
+                sample_id=ids,
+                selection=selection,
+                embedding_P2D=self.writer.first(position),
+                prototype_KE=self.prototypes[position],
+                version_k=versions,
+                beyond=beyond,
+                seconds=self.seconds,
+                weights=weights,
             )
 
     def batch(self, step: int, rank: int, world: int) -> Block:
@@ -168,6 +181,15 @@ class AheadCurator:
     def close(self) -> None:
         """Remove what lies on this machine."""
         self.writer.close()
+
+    def _require_same(self, sample_id: np.ndarray[Any, Any]) -> None:
+        """Raise `ChexrayError` unless these are the next of the pairs that were trained on before a restart."""
+        before, self.beyond = self.beyond[: len(sample_id)], self.beyond[len(sample_id) :]
+        if not np.array_equal(before, sample_id.astype(ID_BYTES)):
+            raise ChexrayError(
+                "other pairs are chosen now than before the restart, as scores differ a little on another kind of "
+                "device; start the run anew with --overwrite, or go on with scorers like those before"
+            )
 
     def _trained(self, done_steps: int) -> int:
         return self.plan.steps.bounds(done_steps - 1)[1] if done_steps else 0
@@ -218,15 +240,18 @@ class _FollowingScorer:
 
     def __init__(self, curator: Any, plan: CurationPlan, scorer: str, gpu: bool, sharing: int) -> None:
         self.curator, self.plan = curator, plan
-        self.scorer = start_scorer(scorer, plan.config.image_size, plan.config.precision, gpu, sharing)
+        self.start = partial(start_scorer, scorer, plan.config.image_size, plan.config.precision, gpu, sharing)
+        self.scorer = self.start()
         self.version = 0
 
     def __call__(self, block: Block) -> Block:
         version = self.plan.version(int(block["position"][0]))
-        if version != self.version:
+        if version == 0 and self.version:  # a block that another scorer lost
+            self.scorer = self.start()
+        elif version != self.version:
             (reference,) = ray.get(self.curator.weights.remote(version))
             self.scorer.load(ray.get(reference))
-            self.version = version
+        self.version = version
         scored = embed_block(self.scorer, block, np.float16)
         return {
             "sample_id": block["sample_id"],

@@ -130,6 +130,11 @@ class Record:
         found = {name: values[:pairs].clone() for name, values in vars(self._selection).items()}
         return self._id_N[:pairs].copy(), Selection(**found)
 
+    def kept(self, start: int) -> np.ndarray[Any, Any]:
+        """Ids (bytes) of the kept pairs from this place on."""
+        found: np.ndarray[Any, Any] = self._id_N[start : self._done][self._selection.keep_B[start : self._done].numpy()]
+        return found
+
     @property
     def sample_id(self) -> list[str]:
         ids: list[str] = self._id_N[: self._done].astype(str).tolist()

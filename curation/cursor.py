@@ -28,7 +28,7 @@ class CurationCursor:
 
     `sample_id`: bytes [P]. `embedding_P2D`: float16, of image and report. `prototype_KE`: float32, None before they
     have started. `version_k` and `weights` (state dicts, by version): of scorers apart from the model. `seconds`:
-    theirs, so far.
+    theirs, so far. `beyond`: ids of pairs after these that were trained on too.
     """
 
     sample_id: npt.NDArray[np.bytes_]
@@ -36,6 +36,7 @@ class CurationCursor:
     embedding_P2D: npt.NDArray[np.float16]
     prototype_KE: torch.Tensor | None
     version_k: npt.NDArray[np.int64]
+    beyond: npt.NDArray[np.bytes_]
     seconds: float = 0.0
     weights: Mapping[int, Any] = field(default_factory=dict)
 
@@ -60,6 +61,7 @@ class CurationCursor:
             sample_id=self.sample_id,
             embedding=self.embedding_P2D,
             version=self.version_k,
+            beyond=self.beyond,
             seconds=np.float64(self.seconds),
             versions=np.array(sorted(self.weights), np.int64),
             **arrays,
@@ -85,6 +87,7 @@ def load_cursor(checkpoint: Path) -> CurationCursor | None:
         embedding_P2D=found["embedding"],
         prototype_KE=None if prototypes is None else torch.from_numpy(prototypes),
         version_k=found["version"],
+        beyond=found["beyond"],
         seconds=float(found["seconds"]),
         weights={int(version): load_file(folder / _WEIGHTS.format(version)) for version in found["versions"]},
     )

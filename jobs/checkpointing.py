@@ -23,8 +23,10 @@ _CONVERTED = "converted"
 class Checkpoints:
     """One worker's part in saving and resuming. Every worker makes the same calls in the same order."""
 
-    def __init__(self, engine: Any, rank: int, world: int, reporter: Any) -> None:
+    def __init__(self, engine: Any, rank: int, world: int, reporter: Any, choosing: bool) -> None:
+        """`choosing`: in an epoch that chooses its pairs, whose cursor rank 0 needs."""
         self.engine, self.rank, self.world, self.reporter = engine, rank, world, reporter
+        self.wants_cursor = choosing and rank == 0
         self.storage = ray.train.get_context().get_storage()
         self.saved_at = time.monotonic()
         self.noticed: frozenset[str] = frozenset()
@@ -58,7 +60,8 @@ class Checkpoints:
         if path[0] is None:
             return None
         with Checkpoint(path=path[0], filesystem=self.storage.storage_filesystem).as_directory() as folder:
-            return {**load_state(self.engine, Path(folder)), "cursor": load_cursor(Path(folder))}
+            cursor = load_cursor(Path(folder)) if self.wants_cursor else None
+            return {**load_state(self.engine, Path(folder)), "cursor": cursor}
 
     def is_first_notice(self, notice: Any) -> bool:
         """Whether Ray says for the first time that these nodes will go."""

@@ -69,7 +69,10 @@ def _train_once(
     curation["curator"] = curator
     try:
         fit(recipe, stage, runtime, feed, total, reporter, used if epoch.follows else None, curation, validation)
-        result = ray.get(running or curator.get.remote())
+        try:
+            result = ray.get(running or curator.get.remote())
+        except ray.exceptions.RayError as error:
+            raise LostWorkersError(f"the curator is lost: {type(error).__name__}") from error
     finally:
         _end(curator)
     seconds, scored = 0.0, plan.pairs

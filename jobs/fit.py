@@ -26,6 +26,7 @@ from chexray.platform.errors import ChexrayError, LostWorkersError, StoppedError
 from chexray.platform.ledger import model_flops
 
 STATE_FOLDER = "state"
+_NEVER = 1e9
 _READERS = 1
 """Processes that read for each trainer on CPUs."""
 
@@ -76,7 +77,7 @@ def fit(
             num_workers=numbers,
             use_gpu=runtime.gpu,
             resources_per_worker=resources,
-            elastic_resize_monitor_interval_s=run.resize_seconds,
+            elastic_resize_monitor_interval_s=_NEVER if curation else run.resize_seconds,
         ),
         run_config=ray.train.RunConfig(
             name="run",
@@ -84,7 +85,9 @@ def fit(
             storage_filesystem=fs,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.checkpoints_kept),
             # Of an epoch that chooses its pairs the stream starts anew too: `train_curated_epoch` does it.
-            failure_config=ray.train.FailureConfig(max_failures=0 if curation else run.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0 if curation else run.max_failures, max_preemption_failures=0 if curation else -1
+            ),
         ),
     )
     try:
@@ -103,14 +106,15 @@ def fit(
 
 
 def _worker_numbers(runtime: Runtime, curation: dict[str, Any] | None) -> int | tuple[int, int]:
-    """As many as there are to be, or the fewest and the most. An epoch that chooses its pairs keeps the number."""
+    """As many as there are to be, or the fewest and the most: of an epoch that chooses its pairs, at its start."""
     fewest = runtime.min_workers or runtime.workers
     if fewest == runtime.workers or curation is None:
         return runtime.workers if fewest == runtime.workers else (fewest, runtime.workers)
     scorers = runtime.scorers if curation["mode"] == "streaming" else 0
     name, others = ("GPU", scorers) if runtime.gpu else ("CPU", SPARE_CPUS)
     there = int(ray.available_resources().get(name, 0)) - others
-    return max(fewest, min(runtime.workers, there))
+    most = max(fewest, min(runtime.workers, there))  # what a dead node had may still be counted
+    return most if most == fewest else (fewest, most)
 
 
 @contextmanager

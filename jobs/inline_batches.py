@@ -11,7 +11,7 @@ import numpy as np
 import ray
 import torch
 
-from chexray.curation.curator import Curator
+from chexray.curation.curator import ID_BYTES, Curator
 from chexray.curation.cursor import CurationCursor, CursorAt
 from chexray.curation.features import FEATURES_FOLDER, FeatureWriter
 from chexray.curation.inline import InlineCurator
@@ -48,18 +48,24 @@ def batches_inline(
         position = EpochSteps(plan.pairs, plan.global_batch).bounds(done_steps - 1)[1]
         ids, selection = curator.record.first(position)
         prototypes = curator.curator.prototype_KE
-        return CurationCursor(ids, selection, writer.first(position), prototypes, np.empty(0, np.int64))
+        nothing = np.empty(0, ID_BYTES)
+        return CurationCursor(
+            ids, selection, writer.first(position), prototypes, version_k=np.empty(0, np.int64), beyond=nothing
+        )
 
     def batches() -> Iterator[Batch]:
-        if cursor is None:
-            curator.start(islice(feed.batches(rank, world), sample_steps(plan)))
-        coming = feed.batches(rank, world, from_step)
-        yield from curator.choose_all(coming, writer.take if writer else lambda block: None)
-        if writer:
-            assert curator.curator.prototype_KE is not None  # `start` or `restore` came first
-            writer.finish(float(trainer.engine.module.logit_scale.detach().exp()))
-            writer.close()
-            ray.get(curation["curator"].put.remote(curator.record.curated(curator.curator.prototype_KE)))
+        try:
+            if from_step == 0:
+                curator.start(islice(feed.batches(rank, world), sample_steps(plan)))
+            coming = feed.batches(rank, world, from_step)
+            yield from curator.choose_all(coming, writer.take if writer else lambda block: None)
+            if writer:
+                assert curator.curator.prototype_KE is not None  # `start` or `restore` came first
+                writer.finish(float(trainer.engine.module.logit_scale.detach().exp()))
+                ray.get(curation["curator"].put.remote(curator.record.curated(curator.curator.prototype_KE)))
+        finally:
+            if writer:
+                writer.close()
 
     return batches(), cursor_at
 

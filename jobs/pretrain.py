@@ -89,7 +89,7 @@ def pretrain(
         ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
         write_uids(stage.path(TRAINED_ON_FILE), ids)
         history = [json.loads(line) for line in storage.read_bytes(stage.path(HISTORY_FILE)).splitlines()]
-        epochs = _accounted(history, ids, stage.uri)
+        epochs = _accounted(history, ids, recipe.train.epochs, stage.uri)
         resumed = starts[0]["step"] if starts else len(history)
         repeated = executed - (len(history) - resumed)
         chosen = read_manifest(subset, "subset").cost if subset else {"total_flops": 0}
@@ -123,11 +123,11 @@ def pretrain(
     return manifest
 
 
-def _accounted(history: list[dict[str, Any]], ids: list[str], run: str) -> list[dict[str, int]]:
+def _accounted(history: list[dict[str, Any]], ids: list[str], epochs: int, run: str) -> list[dict[str, int]]:
     """Pairs and steps of each epoch. Raises `ChexrayError` unless each trained on every pair of `ids` exactly once."""
     expected = digest_ids(ids)
     accounts = []
-    for epoch in sorted({step["epoch"] for step in history}):
+    for epoch in range(epochs):
         steps = [step for step in history if step["epoch"] == epoch]
         pairs = sum(step["pairs"] for step in steps)
         found = sum(step["digest"] for step in steps)

@@ -49,15 +49,19 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, joblib.cpu_count() // context.get_local_world_size()))
     model = _model(model_config, config, settings["init"]).to(device)
     engine = start_engine(model, config, run, world, device)
-    checkpoints = Checkpoints(engine, rank, world, settings["reporter"])
+    checkpoints = Checkpoints(engine, rank, world, settings["reporter"], choosing=settings["curation"] is not None)
     resumed = checkpoints.resume() or {"next_step": 0, "history": [], "cursor": None}
     history: list[dict[str, Any]] = resumed["history"]
+    if settings["curation"] is None and resumed["next_step"] < settings["feed"].first_step:
+        raise ChexrayError(
+            f"{settings['out']}: the checkpoint after the epoch that chose the pairs is missing or damaged, and the "
+            "later epochs cannot go on without it; start the run anew with --overwrite"
+        )
     if rank == 0:
         settings["reporter"].started(resumed["next_step"], world)
     tokenize = build_tokenizer(model_config)
     trainer = Trainer(engine, tokenize, settings["total_steps"], config, run, device, settings["flops"])
-    cursor = resumed["cursor"] if settings["curation"] else None
-    batches, cursor_at = worker_batches(settings, trainer, rank, world, resumed["next_step"], cursor)
+    batches, cursor_at = worker_batches(settings, trainer, rank, world, resumed["next_step"], resumed["cursor"])
     finished = _train(trainer, batches, cursor_at, checkpoints, history, settings)
     if finished and history[-1]["epoch"] + 1 == config.epochs:
         state = full_state(engine, config.zero_stage)
@@ -81,12 +85,17 @@ def _train(
     config, run, reporter, curation = trainer.config, trainer.run, settings["reporter"], settings["curation"]
     versions = frozenset(curation["plan"].versions) if curation and curation["mode"] == "streaming" else frozenset()
     rank, world = checkpoints.rank, checkpoints.world
-    clock, stop = WaitClock(trainer.device), False
+    inline = bool(curation) and curation["mode"] == "paper"  # then it scores while the next batch is asked for
+    clock, stop, fresh = WaitClock(trainer.device), False, True
     metrics = RunMetrics(settings["out"], history, reporter, peak_of(trainer)) if rank == 0 else None
     while not stop:
-        batch = clock.next(batches)
+        batch = next(batches, None) if inline else clock.next(batches)
         if batch is None:
             break
+        if fresh:  # what it takes until the first pairs are there is no step's time
+            fresh = False
+            clock.read()
+            trainer.restart_clock()
         trainer.step(batch)
         done = batch.step + 1
         if done in versions:
@@ -109,6 +118,7 @@ def _train(
             checkpoints.save(done, history, cursor_at(done))
             if metrics:
                 metrics.upload()
+        trainer.restart_clock()
     if metrics:
         metrics.close()
     return not stop

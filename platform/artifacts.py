@@ -141,6 +141,8 @@ class Stage:
 
     def require_begun(self) -> None:
         """`UsageError` unless this very artifact is there, finished or not: for --resume."""
+        if self.overwrite:
+            raise UsageError("--resume and --overwrite: give one of them")
         found = self._found()
         if found is None or found["fingerprint"] != self.fingerprint:
             what = "nothing" if found is None else "something else"

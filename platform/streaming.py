@@ -53,16 +53,16 @@ def decoded_pairs(
     """Blocks of `image` uint8 [n, S, S], `report`, `sample_id`, `position` in the epoch [n], in the windows' order.
 
     A task reads a window, or less where one of the `cuts` (positions in the epoch, ascending) divides it; Ray puts its
-    pairs together into as few blocks as it likes. `start`: the position from which on they are read.
+    pairs together into as few blocks as it likes. `start`: the position from which on the first
+    of the windows' epochs is read.
     With `readers`, so many processes do it, for as long as the stream lasts, and none of them asks for a CPU: a task
     on a node whose CPUs are taken would start a process of its own, every time.
     """
-    items = [
-        {"window": json.dumps(asdict(window)), "first": max(first, start - window.first), "end": end}
-        for window in windows
-        for first, end in pieces_of(window, cuts)
-        if window.first + end > start
-    ]
+    items = []
+    for window in windows:
+        skipped = start - window.first if window.epoch == windows[0].epoch else 0
+        pieces = [(first, end) for first, end in pieces_of(window, cuts) if end > skipped]
+        items += [{"window": json.dumps(asdict(window)), "first": max(a, skipped), "end": b} for a, b in pieces]
     dataset = ordered_tasks(items)
     read = {"batch_size": 1, "zero_copy_batch": True}
     if readers is None:

@@ -13,7 +13,8 @@ from ranks import MODEL
 
 from chexray.platform.config import TextTower
 from chexray.platform.model.encoder import build_model, build_tokenizer
-from chexray.platform.training.chunks import embed_in_chunks, length_buckets
+from chexray.platform.corpus.order import EpochSteps
+from chexray.platform.training.chunks import embed_in_chunks, length_buckets, parts_of
 
 REPORTS = ["", "Clear lungs.", "No effusion, " * 30, "Opacity of the left lower lobe, new since the last study."]
 
@@ -40,17 +41,20 @@ def test_reports_padded_to_the_longest_embed_as_padded_to_the_context_length(poo
         assert worst < 1e-6  # worst seen 1.8e-7
 
 
-@given(st.lists(st.integers(1, 256), min_size=1, max_size=60), st.none() | st.integers(1, 20))
+@given(st.lists(st.integers(1, 256), min_size=1, max_size=60), st.integers(1, 20))
 def test_length_buckets_hold_every_row_once_and_need_no_more_padding_than_any_cut(
-    lengths: list[int], size: int | None
+    lengths: list[int], parts: int
 ) -> None:
-    buckets = length_buckets(lengths, size)
+    parts = min(parts, len(lengths))
+    buckets = length_buckets(lengths, parts)
+    assert len(buckets) == parts
     assert sorted(row for rows, _ in buckets for row in rows) == list(range(len(lengths)))
     assert all(longest == max(lengths[row] for row in rows) for rows, longest in buckets)
-    step = size or len(lengths)
-    plain = [lengths[first : first + step] for first in range(0, len(lengths), step)]
-    assert [len(rows) for rows, _ in buckets] == [len(part) for part in plain]
-    if len(lengths) % step == 0:  # a rest of one long report may be lucky
+    sizes = [len(rows) for rows, _ in buckets]
+    assert max(sizes) - min(sizes) <= 1
+    if len(lengths) % parts == 0:
+        step = len(lengths) // parts
+        plain = [lengths[first : first + step] for first in range(0, len(lengths), step)]
         assert sum(longest for _, longest in buckets) <= sum(max(part) for part in plain)
 
 
@@ -63,7 +67,16 @@ def test_chunks_give_rows_in_the_order_of_the_share() -> None:
         seen.append(token.shape[1])
         return image[:, 0, :1].float(), token[:, :1].float(), 1
 
-    for size in (None, 2, 3, 7):
-        image_bD, text_bD, _ = embed_in_chunks(towers, image_b11, token_bL, [3, 1, 5, 2, 2, 4, 1], size)
+    for parts in (1, 3, 7):
+        image_bD, text_bD, _ = embed_in_chunks(towers, image_b11, token_bL, [3, 1, 5, 2, 2, 4, 1], parts)
         assert image_bD[:, 0].tolist() == text_bD[:, 0].tolist() == list(range(7))
-    assert seen == [5, 1, 2, 4, 5, 2, 4, 5, 5]
+    assert seen == [5, *(1, 2, 5), *(1, 1, 2, 2, 3, 4, 5)]
+
+
+@given(st.integers(1, 200), st.integers(1, 8), st.none() | st.integers(1, 30))
+def test_every_worker_takes_its_share_in_the_same_number_of_parts(pairs: int, world: int, size: int | None) -> None:
+    shares = EpochSteps(pairs, pairs).share_sizes(0, min(world, pairs))
+    parts = parts_of(shares, size)
+    assert 1 <= parts <= min(shares)
+    if size is not None and size > 1:
+        assert -(-max(shares) // parts) <= size

@@ -32,7 +32,7 @@ if "chexray" not in sys.modules:  # from a clone, where the package is not insta
 from chexray.platform.model.contrastive import info_nce
 from chexray.platform.model.preprocess import CLIP_MEAN, CLIP_STD, model_pixels, normalise
 from chexray.platform.training.batch import Batch
-from chexray.platform.training.chunks import embed_in_chunks
+from chexray.platform.training.chunks import embed_in_chunks, parts_of
 from chexray.platform.training.optimizer import GuardedAdamW, parameter_groups
 from chexray.platform.training.prefetch import prefetched
 
@@ -104,7 +104,8 @@ class Ours:
         token = batch.token.to(device, non_blocking=True)
         clock.mark()
         with self.settings.autocast():
-            image_bD, text_bD, scale = embed_in_chunks(self._towers, image, token, length_b, self.settings.micro_batch)
+            parts = parts_of(batch.share_sizes, self.settings.micro_batch)
+            image_bD, text_bD, scale = embed_in_chunks(self._towers, image, token, length_b, parts)
         loss = info_nce(image_bD.float(), text_bD.float(), scale)
         clock.mark()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from typing import Any
 
 import open_clip
 import torch
+import transformers
 from open_clip.model import CustomTextCLIP
 from torch import nn
 
@@ -38,7 +39,7 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         token_BL = self.padded(list(texts))
-        return token_BL[:, : max(self.lengths(token_BL))]
+        return token_BL[:, : max(self.lengths(token_BL), default=1)]
 
     def lengths(self, token_BL: torch.Tensor) -> list[int]:
         """How many of its tokens the tower needs to see of each text: at least 1."""
@@ -135,7 +136,10 @@ def tokenizer_at(context_length: int, hf_path: str | None) -> Tokenizer:
     if hf_path is None:
         return Tokenizer(open_clip.SimpleTokenizer(context_length=context_length), None, context_length)
     tokenizer = open_clip.tokenizer.HFTokenizer(hf_path, context_length=context_length)
-    return Tokenizer(tokenizer, tokenizer.tokenizer.pad_token_id, context_length)
+    pad = tokenizer.tokenizer.pad_token_id
+    # open_clip masks what the model's configuration names.
+    masked = transformers.AutoConfig.from_pretrained(hf_path).pad_token_id == pad
+    return Tokenizer(tokenizer, pad if masked else None, context_length)
 
 
 def encode(model: CustomTextCLIP, image_BHW: torch.Tensor, token_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

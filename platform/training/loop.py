@@ -23,7 +23,7 @@ from chexray.platform.model.encoder import Tokenizer
 from chexray.platform.model.preprocess import normalise
 from chexray.platform.training.augment import augment
 from chexray.platform.training.batch import Batch
-from chexray.platform.training.chunks import embed_in_chunks, length_buckets
+from chexray.platform.training.chunks import embed_in_chunks, length_buckets, parts_of
 from chexray.platform.training.monitor import watched
 from chexray.platform.training.peak import peak_flops
 from chexray.platform.training.prefetch import StalledError
@@ -117,6 +117,10 @@ class Trainer:
         self._pending.append(_Pending(batch, lr, number_3, self._tokens, communication))
         self._taken += 1
 
+    def restart_clock(self) -> None:
+        """What has gone by since the last steps were read is no step's time."""
+        self._clock = time.monotonic()
+
     def read(self, data_seconds: float = 0.0) -> list[StepRecord]:
         """The steps since the last time, of whose time workers waited so long for pairs. Waits for the device.
 
@@ -193,10 +197,11 @@ class Trainer:
     def _embed(self, image_bSS: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Any]:
         token_bL = batch.token if batch.token is not None else self.tokenize(batch.report)
         length_b = self.tokenize.lengths(token_bL)
-        self._tokens = sum(len(rows) * most for rows, most in length_buckets(length_b, self.run.micro_batch))
+        parts = parts_of(batch.share_sizes, self.run.micro_batch)
+        self._tokens = sum(len(rows) * most for rows, most in length_buckets(length_b, parts))
         token_bL = token_bL.to(self.device, non_blocking=True)
         with autocast_of(self.config, self.device):
-            return embed_in_chunks(self._towers, image_bSS, token_bL, length_b, self.run.micro_batch)
+            return embed_in_chunks(self._towers, image_bSS, token_bL, length_b, parts)
 
     def _is_looked_into(self, rank: int, world: int) -> bool:
         """The first worker's, soon after the start and every `run.profile_steps` steps."""
@@ -235,7 +240,7 @@ def peak_of(trainer: Trainer) -> float | None:
 
 
 def _precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16)
     return torch.bfloat16 if wanted else torch.float32
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from chexray.platform.training.batch import Batch
@@ -58,13 +59,15 @@ def watched(step: Callable[[], Result], device: torch.device) -> tuple[Result, f
     activities = [ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
     if on_gpu:
         torch.cuda.synchronize(device)
-    started = time.perf_counter()
     with profile(activities=activities) as profiler:
+        started = time.perf_counter()
         result = step()
         if on_gpu:
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
-    spans = [(event.name, (event.time_range.start, event.time_range.end)) for event in profiler.events() or []]
+    kind = DeviceType.CUDA if on_gpu else DeviceType.CPU  # a GPU's kernels, not the host's calls beside them
+    events = [event for event in profiler.events() or [] if event.device_type == kind]
+    spans = [(event.name, (event.time_range.start, event.time_range.end)) for event in events]
     exchanging = [span for name, span in spans if name.startswith(("gloo:", "nccl"))]
     computing = [span for name, span in spans if not name.startswith("nccl")] if on_gpu else []
     return result, min(1.0, alone(exchanging, computing) / 1e6 / seconds)
