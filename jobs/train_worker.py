@@ -23,6 +23,7 @@ from chexray.jobs.epoch_batches import publish_weights, worker_batches
 from chexray.jobs.metrics import RunMetrics
 from chexray.platform import storage
 from chexray.platform.config import ModelConfig, RunConfig, TrainConfig
+from chexray.platform.errors import ChexrayError
 from chexray.platform.model.checkpoint import export_checkpoint, load_checkpoint
 from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.batch import Batch

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ranks import MODEL
 
 from chexray.platform.config import TextTower
-from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.corpus.order import EpochSteps
+from chexray.platform.model.encoder import build_model, build_tokenizer
 from chexray.platform.training.chunks import embed_in_chunks, length_buckets, parts_of
 
 REPORTS = ["", "Clear lungs.", "No effusion, " * 30, "Opacity of the left lower lobe, new since the last study."]
