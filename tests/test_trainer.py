@@ -82,7 +82,7 @@ def losses(rank: int, world: int, stage: int, run: RunConfig) -> list[float]:
     ("stage", "run"),
     [
         (1, RunConfig(micro_batch=3)),
-        (1, RunConfig(recompute_activations=True)),
+        pytest.param(1, RunConfig(recompute_activations=True), marks=pytest.mark.slow),
         pytest.param(0, RunConfig(micro_batch=3), marks=pytest.mark.slow),
         pytest.param(3, RunConfig(micro_batch=3, recompute_activations=True), marks=pytest.mark.slow),
         pytest.param(1, RunConfig(compile=True), marks=pytest.mark.slow),
@@ -107,7 +107,10 @@ def out_of_memory(rank: int, world: int, run: RunConfig) -> str:
     return str(stopped.value)
 
 
-@pytest.mark.parametrize(("run", "held", "lower"), [(RunConfig(), 16, 8), (RunConfig(micro_batch=5), 5, 2)])
+@pytest.mark.parametrize(
+    ("run", "held", "lower"),
+    [(RunConfig(), 16, 8), pytest.param(RunConfig(micro_batch=5), 5, 2, marks=pytest.mark.slow)],
+)
 def test_step_without_memory_says_which_setting_to_lower(tmp_path: Path, run: RunConfig, held: int, lower: int) -> None:
     (message,) = run_ranks(out_of_memory, 1, tmp_path, run)
     assert message.startswith(f"out of memory with {held} pairs in the towers at once: set run.micro_batch={lower} ")
