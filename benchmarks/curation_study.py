@@ -94,7 +94,8 @@ def _measures(runs: list[dict[str, Any]], known: dict[str, Any], rare: set[str],
     """Value, bootstrap draws [R] and values by seed of each measure, means over seeds."""
     by_seed: dict[str, list[Any]] = {"mean_auroc": [], "mean_auroc_rare": [], "recall@10": []}
     for run in runs:
-        rows = read_table(f"{run['scores']}/predictions.parquet").to_pandas()
+        cells = f"{run['scores']}/cells/checkpoint"
+        rows = read_table(f"{cells}/zero_shot/{recipe.evaluate.seed}/predictions.parquet").to_pandas()
         wide = rows.pivot(index="sample_id", columns="finding", values=["probability", "target"]).sort_index()
         score_BF = wide["probability"].to_numpy(np.float64)
         target_BF = wide["target"].to_numpy(np.float64)
@@ -108,7 +109,12 @@ def _measures(runs: list[dict[str, Any]], known: dict[str, Any], rare: set[str],
             statistic = auroc_statistic(score_BF[:, chosen], target_BF[:, chosen])
             value = float(statistic(np.ones((1, len(patient))))[0, -1])
             by_seed[name].append((value, bootstrap(statistic, patient, DRAWS, 0)[:, -1]))
-        ranks = read_table(f"{run['scores']}/ranks.parquet").to_pandas().set_index("sample_id").sort_index()
+        ranks = (
+            read_table(f"{cells}/retrieval/{recipe.evaluate.seed}/ranks.parquet")
+            .to_pandas()
+            .set_index("sample_id")
+            .sort_index()
+        )
         hit = (ranks[["image_to_text_rank", "text_to_image_rank"]].to_numpy() <= 10).mean(axis=1, keepdims=True)
         statistic = mean_statistic(hit.astype(np.float64))
         by_seed["recall@10"].append((float(hit.mean()), bootstrap(statistic, patient, DRAWS, 0)[:, 0]))

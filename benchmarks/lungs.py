@@ -20,10 +20,11 @@ import torch
 
 from chexray.evals.masked_images import MaskedImages
 from chexray.evals.overlap import overlap
-from chexray.evals.segmentation import SegmentationConfig, mask_at
+from chexray.evals.segmentation import mask_at, protocol_name
 from chexray.evals.segmentation_results import segment
 from chexray.evals.statistics import Estimate, FloatArray, mean_estimates
 from chexray.platform.config import load_recipe
+from chexray.platform.evaluate_config import SegmentationConfig
 from chexray.platform.model.checkpoint import load_checkpoint
 from chexray.platform.model.encoder import build_model
 from chexray.platform.model.layers import ImageLayers
@@ -48,9 +49,9 @@ def main() -> None:
     torch.set_num_threads(1)
     maps, size = layers_of(arguments.checkpoint, arguments.tower, arguments.size, arguments.seed)
     config = SegmentationConfig(
-        arguments.decoder,
-        arguments.fine_tune,
-        arguments.epochs,
+        decoder=arguments.decoder,
+        fine_tune=arguments.fine_tune,
+        epochs=arguments.epochs,
         lr=arguments.lr,
         tower_lr=arguments.tower_lr,
         seed=arguments.seed,
@@ -58,7 +59,7 @@ def main() -> None:
     names = sorted(path.name for path in (arguments.data / "images").iterdir())
     random.Random(arguments.seed).shuffle(names)
     score_B3 = np.concatenate([score_turn(arguments.data, names, turn, maps, size, config) for turn in range(TURNS)])
-    report(score_B3, names, config.variant(maps))
+    report(score_B3, names, protocol_name(config, maps))
 
 
 def layers_of(checkpoint: str | None, tower: str, size: int, seed: int) -> tuple[ImageLayers, int]:

@@ -18,12 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from chexray.evals.benchmarks import Result
 from chexray.evals.label_draws import BoolArray, LabelDraw, draw_labels
+from chexray.evals.results import (
+    Result,
+    findings_of_mean,
+    label_sets,
+    positives_of,
+    prediction_table,
+    result_of,
+    undefined_estimate,
+)
 from chexray.evals.statistics import AurocEstimates, Estimate, FloatArray, auroc_estimates
 from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings
-from chexray.platform.config import EvaluateConfig
-from chexray.platform.corpus.schema import NO_FINDING
+from chexray.platform.evaluate_config import EvaluateConfig
 
 Method = Literal["linear_probe", "fine_tuning"]
 
@@ -92,7 +99,11 @@ def evaluate_disease_prediction(
         raise ValueError(f"the learner's probabilities have shape {predicted.probability_BF.shape}; allowed: {shape}")
     variant = f"{predicted.protocol}; {draw.name}"
     results = _score(method, variant, [predicted], data, config)
-    return DiseaseEvaluation(results, _predictions(data, predicted.probability_BF), draw, predicted)
+    test = data.test
+    predictions = prediction_table(
+        test.sample_id, test.patient_id, data.findings, predicted.probability_BF, test.target_BF
+    )
+    return DiseaseEvaluation(results, predictions, draw, predicted)
 
 
 def average_over_seeds(
@@ -110,13 +121,14 @@ def average_over_seeds(
     seeds = f"label seeds {','.join(str(seed) for seed in runs)}"
     variant = f"{protocols[0]}; labels={share:.4g} of train"
     results = _score(method, f"{variant}; mean of {seeds}", list(runs.values()), data, config)
-    for metric, chosen_F in _label_sets(data, _learned(list(runs.values())), config).items():
+    for metric, chosen_F in _sets(data, _learned(list(runs.values())), config).items():
         target_BG = data.test.target_BF[:, chosen_F]
         aurocs = [auroc_per_finding(run.probability_BF[:, chosen_F], target_BG) for run in runs.values()]
         means = [mean_over_findings(auroc_G) for auroc_G in aurocs]
-        estimate = replace(_undefined(None, data), value=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan)
-        of = f"{variant}; {seeds}; {_findings_of_mean(chosen_F, config)}"
-        results.append(_result(method, f"{metric}_deviation", of, estimate))
+        spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
+        estimate = replace(undefined_estimate(data.test.patient_id), value=spread)
+        of = f"{variant}; {seeds}; {findings_of_mean(chosen_F, config)}"
+        results.append(result_of(method, f"{metric}_deviation", of, estimate))
     return results
 
 
@@ -135,16 +147,18 @@ def _score(
     """Results of one run, or of the mean AUROC of several over the same test split."""
     learned_F = _learned(runs)
     learned = iter(_per_finding(runs, learned_F, data, config))
+    patient_B = np.asarray(data.test.patient_id)
     results = []
     for f, finding in enumerate(data.findings):
         target_B = data.test.target_BF[:, f]
         reason = next((run.undefined[f] for run in runs if run.undefined[f]), None)
-        estimate = next(learned) if learned_F[f] else _undefined(~np.isnan(target_B), data)
+        estimate = next(learned) if learned_F[f] else undefined_estimate(patient_B[~np.isnan(target_B)])
         of = variant if learned_F[f] else f"{variant}; undefined: {reason}"
-        results.append(_result(method, "auroc", of, estimate, finding, target_B, float(data.prevalence_F[f])))
-    for metric, chosen_F in _label_sets(data, learned_F, config).items():
-        estimate = _estimates(runs, chosen_F, data, config).mean if chosen_F.any() else _undefined(None, data)
-        results.append(_result(method, metric, f"{variant}; {_findings_of_mean(chosen_F, config)}", estimate))
+        positives, prevalence = positives_of(target_B), float(data.prevalence_F[f])
+        results.append(result_of(method, "auroc", of, estimate, finding, positives, prevalence))
+    for metric, chosen_F in _sets(data, learned_F, config).items():
+        estimate = _estimates(runs, chosen_F, data, config).mean if chosen_F.any() else undefined_estimate(patient_B)
+        results.append(result_of(method, metric, f"{variant}; {findings_of_mean(chosen_F, config)}", estimate))
     return results
 
 
@@ -152,10 +166,6 @@ def _learned(runs: Sequence[Predicted]) -> BoolArray:
     """Which findings [F] were learned in every run."""
     of_findings = zip(*(run.undefined for run in runs), strict=True)
     return np.array([all(reason is None for reason in reasons) for reasons in of_findings], dtype=np.bool_)
-
-
-def _findings_of_mean(chosen_F: BoolArray, config: EvaluateConfig) -> str:
-    return f"{int(chosen_F.sum())} findings with >= {config.min_positives} positives"
 
 
 def _per_finding(
@@ -179,65 +189,5 @@ def _estimates(
     return auroc_estimates(probability_BC, target_BC, data.test.patient_id, config.bootstrap, config.seed)
 
 
-def _label_sets(data: DiseaseData, learned_F: BoolArray, config: EvaluateConfig) -> dict[str, BoolArray]:
-    """Which findings [F] enter each mean, by name: as for zero-shot, of those that were learned."""
-    positives_F, negatives_F = ((data.test.target_BF == value).sum(axis=0) for value in (1, 0))
-    enough_F = learned_F & (positives_F >= config.min_positives) & (negatives_F >= config.min_positives)
-    enough_F &= np.array([finding != NO_FINDING for finding in data.findings])
-    rare_F = data.prevalence_F < config.rare_below
-    return {
-        "mean_auroc": enough_F,
-        "mean_auroc_common": enough_F & ~rare_F,
-        "mean_auroc_rare": enough_F & rare_F,
-    }
-
-
-def _undefined(known_B: BoolArray | None, data: DiseaseData) -> Estimate:
-    """No value; of how many samples and patients it would have been."""
-    patient_B = np.asarray(data.test.patient_id)
-    if known_B is not None:
-        patient_B = patient_B[known_B]
-    nan = float("nan")
-    return Estimate(nan, nan, nan, len(patient_B), len(np.unique(patient_B)), 0)
-
-
-def _result(
-    method: Method,
-    metric: str,
-    variant: str,
-    estimate: Estimate,
-    finding: str | None = None,
-    target_B: FloatArray | None = None,
-    prevalence: float | None = None,
-) -> Result:
-    return Result(
-        method,
-        metric,
-        variant,
-        finding,
-        value=_defined(estimate.value),
-        low=_defined(estimate.low),
-        high=_defined(estimate.high),
-        n=estimate.n,
-        patients=estimate.patients,
-        positives=None if target_B is None else int((target_B == 1).sum()),
-        prevalence=None if prevalence is None else _defined(prevalence),
-    )
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
-
-
-def _predictions(data: DiseaseData, probability_BF: FloatArray) -> pa.Table:
-    """One row a test sample and finding: the probability and the label, null where there is none."""
-    count = len(data.findings)
-    probability, target = probability_BF.ravel(), data.test.target_BF.ravel()
-    return pa.table(
-        {
-            "sample_id": np.repeat(np.array(data.test.sample_id, dtype=object), count),
-            "finding": np.tile(np.array(data.findings, dtype=object), len(data.test.sample_id)),
-            "probability": pa.array(probability.astype(np.float32), pa.float32(), mask=np.isnan(probability)),
-            "target": pa.array(target, pa.float32(), mask=np.isnan(target)).cast(pa.int8()),
-        }
-    )
+def _sets(data: DiseaseData, learned_F: BoolArray, config: EvaluateConfig) -> dict[str, BoolArray]:
+    return label_sets(data.findings, data.test.target_BF, data.prevalence_F, config, learned_F)

@@ -22,6 +22,7 @@ from chexray.evals.label_draws import check_targets
 from chexray.evals.linear_probe import require_validation
 from chexray.evals.statistics import FloatArray, defined_findings
 from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings
+from chexray.platform.evaluate_config import FineTuningConfig
 from chexray.platform.training.optimizer import parameter_groups
 
 IntArray = npt.NDArray[np.int64]
@@ -43,39 +44,6 @@ class LabelledImages:
 
     pixels: Pixels
     target_nF: FloatArray
-
-
-@dataclass(frozen=True)
-class FineTuningProtocol:
-    """AdamW with one learning rate for the head and one for the encoder, each a warm-up and then a cosine to zero.
-
-    `patience`: epochs without a better one on the validation split, after which training ends. `decay` is of matrices
-    and filters only, `warmup` a share of all steps, `clip_norm` of the joint gradient.
-    """
-
-    epochs: int = 30
-    patience: int = 10
-    batch: int = 32
-    head_lr: float = 1e-3
-    encoder_lr: float = 5e-5
-    decay: float = 1e-2
-    warmup: float = 0.1
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("patience", 1), ("batch", 4)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {low} or more")
-        if min(self.head_lr, self.encoder_lr, self.clip_norm) <= 0 or self.decay < 0 or not 0 <= self.warmup < 1:
-            raise ValueError(f"{self}: allowed: learning rates and clip_norm above 0, decay >= 0, 0 <= warmup < 1")
-
-    @property
-    def name(self) -> str:
-        """As a result's variant names it."""
-        return (
-            f"fine-tuned; AdamW, lr {self.encoder_lr:g} encoder, {self.head_lr:g} head, cosine, batch {self.batch}, "
-            f"best of up to {self.epochs} epochs by validation AUROC"
-        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +83,7 @@ def fine_tune(
     test: Pixels,
     feature: str,
     seed: int,
-    protocol: FineTuningProtocol | None = None,
+    protocol: FineTuningConfig | None = None,
     device: str = "cpu",
     report: Callable[[Epoch], None] | None = None,
 ) -> TunedPrediction:
@@ -129,7 +97,7 @@ def fine_tune(
     threads. Raises `UsageError` where the validation split has no known label of what can be learned, ValueError on
     targets that are not allowed and where the loss is not finite.
     """
-    protocol = protocol or FineTuningProtocol()
+    protocol = protocol or FineTuningConfig()
     for split in (train, validation):
         if len(split.pixels) != len(split.target_nF):
             raise ValueError(f"{len(split.pixels)} images have {len(split.target_nF)} rows of targets; allowed: equal")
@@ -190,7 +158,7 @@ class _Classifier(nn.Module):
 class _Run:
     """One training run of a classifier. After `train` it holds the best epoch's weights."""
 
-    def __init__(self, classifier: _Classifier, protocol: FineTuningProtocol, device: str, seed: int) -> None:
+    def __init__(self, classifier: _Classifier, protocol: FineTuningConfig, device: str, seed: int) -> None:
         self.classifier, self.protocol, self.device = classifier, protocol, device
         self.generator = np.random.default_rng(seed)
         rates = ((classifier.encoder, protocol.encoder_lr), (classifier.head, protocol.head_lr))

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chexray.evals.report_metrics import NotRun, Scores, mean_scores
+from chexray.evals.report_metrics import Scores, mean_scores
+from chexray.evals.results import NotRun
 from chexray.evals.statistics import FloatArray
 
 Score = Callable[[list[str], list[str], str], Any]

@@ -20,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from chexray.evals.benchmarks import Result
-from chexray.evals.report_metrics import NotRun, evaluate_reports
-from chexray.evals.report_model import LossSum, ReportConfig, ReportModel, image_tokens, load_language_model
+from chexray.evals.report_metrics import evaluate_reports
+from chexray.evals.report_model import LossSum, ReportModel, image_tokens, load_language_model
+from chexray.evals.results import NotRun, Result
 from chexray.evals.statistics import DRAWS
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import ReportConfig
 
 Features = Callable[[Sequence[int]], torch.Tensor]
 """Rows of a split -> image features [B, P, C] or [B, C, H, W], the same for the same row; on any device."""
@@ -166,6 +167,8 @@ def decoding_name(beams: int) -> str:
 
 
 def _build(train: ReportPairs, config: ReportConfig, device: str) -> ReportModel:
+    if config.language_model is None:
+        raise UsageError("report generation needs a language model: set language_model")
     language_model, tokenizer = load_language_model(config.language_model, config.precision)
     token_BPC = image_tokens(_features(train, [0], device), config.image_grid)
     model = ReportModel(language_model, tokenizer, token_BPC.shape[2], config)

@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from chexray.evals.benchmarks import Result
-from chexray.evals.statistics import DRAWS, FloatArray, Patients, Statistic, bootstrap, interval, mean_statistic
+from chexray.evals.results import NotRun, Result, result_of
+from chexray.evals.statistics import DRAWS, FloatArray, Patients, Statistic, bootstrap, estimate, mean_statistic
 
 MAX_ORDER = 4
 REPORT_GENERATION = "report_generation"
@@ -48,18 +48,6 @@ class Scores:
     variant: str
     statistic: Statistic
     value_BM: FloatArray | None = None
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """A metric that has no value here, and why, in words."""
-
-    metric: str
-    variant: str
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,8 @@ def evaluate_reports(
     scores, not_run = report_scores(generated, reference, device)
     prefix = f"{decoding}; " if decoding else ""
     results = _results(scores, np.asarray(patient_B)[kept], draws, seed, prefix)
-    texts = {"sample_id": [sample_B[row] for row in kept], "generated": generated, "reference": reference}
+    whose = {"sample_id": [sample_B[row] for row in kept], "patient_id": [patient_B[row] for row in kept]}
+    texts = whose | {"generated": generated, "reference": reference}
     missing = [NotRun(one.metric, prefix + one.variant, one.reason) for one in not_run]
     return ReportScores(results, missing, pa.table(texts | _columns(scores)))
 
@@ -250,20 +239,8 @@ def _results(scores: list[Scores], patient_B: Any, draws: int, seed: int, prefix
     results = []
     for (one, column), value, draw_R in zip(_numbers(scores), value_M, draw_RM.T, strict=True):
         known_B = np.ones(len(patient_B), bool) if one.value_BM is None else ~np.isnan(one.value_BM[:, column])
-        low, high = interval(draw_R)
-        results.append(
-            Result(
-                REPORT_GENERATION,
-                one.metrics[column],
-                prefix + one.variant,
-                finding=None,
-                value=_defined(value),
-                low=_defined(low),
-                high=_defined(high),
-                n=int(known_B.sum()),
-                patients=len(np.unique(patient_B[known_B])),
-            )
-        )
+        found = estimate(float(value), draw_R, patient_B[known_B])
+        results.append(result_of(REPORT_GENERATION, one.metrics[column], prefix + one.variant, found))
     return results
 
 

@@ -24,52 +24,16 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from chexray.platform import storage
-from chexray.platform.config import Positive, Seed
 from chexray.platform.corpus.local_models import load_local
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import ReportConfig
 
 IGNORED = -100  # cross_entropy's mark of positions without a target
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LoraConfig(_Settings):
-    """Low-rank adapters (Hu et al. 2021) in the language model's linear layers."""
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = Field((), description="names of the layers; empty: all linear ones but the output's")
-
-
-class ReportConfig(_Settings):
-    """How reports are generated: which language model, what of it is trained and how, and how it is decoded."""
-
-    language_model: str = Field(description="a causal language model: hub name, local folder or URI, in safetensors")
-    tune: Literal["projector", "lora", "full"] = Field("lora", description="what is trained beside the projector")
-    lora: LoraConfig = LoraConfig()
-    projector: Literal["linear", "mlp"] = "mlp"
-    image_grid: int | None = Field(None, ge=1, description="image features are averaged to so many a side; null: as is")
-    prompt: str = Field("", description="text between the image and the report")
-    report_tokens: int = Field(256, ge=2, description="longer reports are cut in training, and generation stops there")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the language model's weights")
-    epochs: Positive = 3
-    batch: Positive = 8
-    learning_rate: float = Field(1e-3, gt=0, description="of the projector")
-    language_learning_rate: float = Field(2e-4, gt=0, description="of adapters or of the language model")
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps")
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    beams: tuple[Positive, ...] = Field((1, 4), min_length=1, description="decodings to score; 1 is greedy")
-    seed: Seed = 0
 
 
 class LossSum(NamedTuple):

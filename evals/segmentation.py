@@ -21,10 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from chexray.evals.decoders import DECODERS, DecoderName, build_decoder, map_statistics
+from chexray.evals.decoders import build_decoder, map_statistics
 from chexray.evals.masked_images import MaskedImages, Recall, stored_size
-from chexray.evals.overlap import EMPTY, EMPTY_VARIANT, Empty, overlap
+from chexray.evals.overlap import EMPTY_VARIANT, overlap
 from chexray.platform.errors import ChexrayError
+from chexray.platform.evaluate_config import SegmentationConfig
 from chexray.platform.model.preprocess import model_pixels, unfit_square
 from chexray.platform.training.optimizer import parameter_groups
 
@@ -44,45 +45,6 @@ class Maps(Protocol):
     variant: str
 
     def __call__(self, image_bSS: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
-
-
-@dataclass(frozen=True)
-class SegmentationConfig:
-    """How decoders are trained. ValueError names a value that is not allowed.
-
-    `lr`: of the decoder, `tower_lr`: of an encoder that is fine-tuned; both fall to 0 along a cosine over all steps.
-    `cache_bytes`: of CPU memory for the maps of a frozen encoder (or the pixels, where it is fine-tuned), shared by
-    training and validation images; what does not fit is computed anew in each epoch.
-    """
-
-    decoder: DecoderName = "unet"
-    fine_tune: bool = False
-    epochs: int = 50
-    batch: int = 8
-    lr: float = 1e-3
-    tower_lr: float = 1e-5
-    weight_decay: float = 1e-4
-    empty: Empty = "one"
-    cache_bytes: int = 2 * 2**30
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("decoder", DECODERS), ("empty", EMPTY)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name, least in (("epochs", 1), ("batch", 1), ("cache_bytes", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: {least} or more")
-        for name in ("lr", "tower_lr"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: finite and above 0")
-
-    def variant(self, maps: Maps) -> str:
-        """The protocol in words, as results name it."""
-        return (
-            f"{self.decoder} decoder on {maps.variant}; encoder {'fine-tuned' if self.fine_tune else 'frozen'}; "
-            f"per image at its stored size, then the mean; {EMPTY_VARIANT[self.empty]}"
-        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +68,14 @@ class Segmenter:
             logits_bCSS = self.decoder(self.maps(image_bSS.to(self.device)), self.size)
             for data, logits_CSS in zip(encoded, logits_bCSS, strict=True):
                 yield mask_at(logits_CSS, stored_size(data))
+
+
+def protocol_name(config: SegmentationConfig, maps: Maps) -> str:
+    """The protocol in words, as results name it."""
+    return (
+        f"{config.decoder} decoder on {maps.variant}; encoder {'fine-tuned' if config.fine_tune else 'frozen'}; "
+        f"per image at its stored size, then the mean; {EMPTY_VARIANT[config.empty]}"
+    )
 
 
 def train_segmenter(
@@ -150,7 +120,7 @@ def train_segmenter(
     learned.load_state_dict(best)
     learned.zero_grad()
     chosen = dice.index(max(dice))
-    return Segmenter(encoder.maps, decoder, size, device, config.variant(maps), chosen, tuple(dice))
+    return Segmenter(encoder.maps, decoder, size, device, protocol_name(config, maps), chosen, tuple(dice))
 
 
 def segmentation_loss() -> Loss:

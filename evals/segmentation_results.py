@@ -5,19 +5,19 @@ B: images; C: classes; H, W: an image's stored size; M: quantities.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from chexray.evals.benchmarks import Result
 from chexray.evals.masked_images import MaskedImages
 from chexray.evals.overlap import Empty, overlap
-from chexray.evals.segmentation import Maps, Mask, SegmentationConfig, Segmenter, train_segmenter
-from chexray.evals.statistics import DRAWS, Estimate, FloatArray, mean_estimates
+from chexray.evals.results import Result, result_of
+from chexray.evals.segmentation import Maps, Mask, Segmenter, train_segmenter
+from chexray.evals.statistics import DRAWS, FloatArray, mean_estimates
 from chexray.platform.corpus.raster import encode_image
+from chexray.platform.evaluate_config import SegmentationConfig
 
 METRICS = ("dice", "iou")
 
@@ -55,37 +55,40 @@ def score_segmenter(
 ) -> tuple[list[Result], pa.Table]:
     """Dice and IoU of each class and, of several, of an image's mean over them; and a row for each image and class.
 
-    Means over images, with intervals over patients. In the table: `sample_id`, `class`, `dice` and `iou` (null where
-    left out), `pixels` and `predicted_pixels` inside, and `mask`, the prediction as PNG of 0 and 255, stored size.
+    Means over images, with intervals over patients. In the table: `sample_id`, `patient_id`, `class`, `dice` and `iou`
+    (null where left out), `pixels` and `predicted_pixels` inside, and `mask`, the prediction as PNG of 0 and 255, in
+    the stored size.
     """
     if len(classes) != len(data.mask[0]):
         raise ValueError(f"classes are {list(classes)}; allowed: a name for each of {len(data.mask[0])} masks")
     rows: list[dict[str, Any]] = []
     for row, predicted_CHW in enumerate(segmenter.predict(data.image, batch)):
-        rows += _rows(data.sample_id[row], classes, predicted_CHW, data.truth(row).astype(bool), empty)
+        whose = (data.sample_id[row], data.patient_id[row])
+        rows += _rows(*whose, classes, predicted_CHW, data.truth(row).astype(bool), empty)
     value_BCM = np.array([[row[name] for name in METRICS] for row in rows]).reshape(len(data), len(classes), -1)
     present_C = np.array([row["pixels"] > 0 for row in rows]).reshape(len(data), -1).sum(axis=0)
     results: list[Result] = []
     for place, name in enumerate(classes):
         estimates = mean_estimates(value_BCM[:, place], data.patient_id, draws, seed)
         results += [
-            _result(metric, segmenter.variant, estimate, name, int(present_C[place]))
+            result_of("segmentation", metric, segmenter.variant, estimate, name, int(present_C[place]))
             for metric, estimate in zip(METRICS, estimates, strict=True)
         ]
     if len(classes) > 1:
         estimates = mean_estimates(_mean_over_classes(value_BCM), data.patient_id, draws, seed)
         variant = f"{segmenter.variant}; mean over an image's {len(classes)} classes first"
-        results += [_result(f"mean_{m}", variant, e) for m, e in zip(METRICS, estimates, strict=True)]
+        results += [result_of("segmentation", f"mean_{m}", variant, e) for m, e in zip(METRICS, estimates, strict=True)]
     return results, _table(rows)
 
 
 def _rows(
-    sample_id: str, classes: Sequence[str], predicted_CHW: Mask, truth_CHW: Mask, empty: Empty
+    sample_id: str, patient_id: str, classes: Sequence[str], predicted_CHW: Mask, truth_CHW: Mask, empty: Empty
 ) -> list[dict[str, Any]]:
     dice_C, iou_C = overlap(predicted_CHW, truth_CHW, empty)
     return [
         {
             "sample_id": sample_id,
+            "patient_id": patient_id,
             "class": name,
             "dice": float(dice_C[place]),
             "iou": float(iou_C[place]),
@@ -118,12 +121,3 @@ def _check_patients(splits: dict[str, MaskedImages]) -> None:
                 raise ValueError(
                     f"splits {first_seen[patient]!r} and {name!r} share a patient; give splits that are by patient"
                 )
-
-
-def _result(
-    metric: str, variant: str, estimate: Estimate, finding: str | None = None, positives: int | None = None
-) -> Result:
-    value, low, high = (
-        None if math.isnan(number) else round(number, 6) for number in (estimate.value, estimate.low, estimate.high)
-    )
-    return Result("segmentation", metric, variant, finding, value, low, high, estimate.n, estimate.patients, positives)

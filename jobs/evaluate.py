@@ -1,35 +1,33 @@
-"""Evaluation: benchmarks of a checkpoint on a corpus's split. Writes scores.
+"""Evaluation: many checkpoints on many benchmarks, fanned out. Writes scores.
 
-As a cluster job: `ray job submit ... -- python -m chexray.jobs.evaluate --checkpoint s3://... --corpus s3://...`.
+As a cluster job: `ray job submit ... -- python -m chexray.jobs.evaluate --checkpoint s3://... --data s3://...`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
 from chexray.cluster.local import ray_session
-from chexray.evals.benchmarks import check_benchmarks, evaluate_retrieval, evaluate_zero_shot
-from chexray.evals.fanout import encode_split
+from chexray.evals.benchmark_check import check_benchmark
+from chexray.evals.cells import Cell, plan_cells
+from chexray.evals.fanout import fan_out
 from chexray.evals.prompts import prompt_family
-from chexray.jobs.progress import bar
+from chexray.evals.scores import score_rows
+from chexray.evals.specs import OWN, BenchmarkSpec, plain_specs
+from chexray.jobs.cell_table import CellTable
 from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.corpus.shards import read_columns, require_shards, write_table
-from chexray.platform.errors import UsageError
-from chexray.platform.model.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    require_checkpoint,
-    share_trained_on,
-)
+from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.evaluate_config import EvaluateConfig
+from chexray.platform.model.checkpoint import CONFIG_FILE, require_checkpoint
 
 RESULTS_FILE = "results.json"
+CELLS_FILE = "cells.json"
+PLAIN = ("zero_shot", "retrieval")
 
 
 def evaluate(
@@ -37,41 +35,69 @@ def evaluate(
     checkpoint: str,
     corpus: str,
     out: str,
-    benchmarks: Sequence[str] = ("zero_shot", "retrieval"),
+    benchmarks: Sequence[str] = PLAIN,
     runtime: Runtime | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Score the checkpoint on `recipe.evaluate.split` of the corpus; images and reports are encoded once."""
-    runtime = runtime or Runtime()
-    check_benchmarks(benchmarks)
-    prompt_family(recipe.evaluate.prompts)
-    require_checkpoint(checkpoint)
-    settings = {"benchmarks": sorted(benchmarks), **recipe.model_dump(include={"evaluate"})}
-    inputs: dict[str, Any] = {"checkpoint": (checkpoint, "checkpoint"), "corpus": (corpus, "corpus")}
-    read_manifest(corpus, "corpus")
-    checkpoint, corpus = storage.resolve(checkpoint), storage.resolve(corpus)
-    pairs = sum(shard.pairs for shard in require_shards(corpus, recipe.evaluate.split))
-    if "zero_shot" in benchmarks and not any(read_columns(corpus, ["labels"])["labels"].to_pylist()):
-        raise UsageError(f"{corpus}: its pairs have no labels, which zero_shot needs; give --benchmarks retrieval")
+    """One checkpoint on plain tasks over a corpus's own splits: every finding, every pair."""
+    specs = plain_specs(list(benchmarks))
+    specs = {name: spec.model_copy(update={"split": recipe.evaluate.split}) for name, spec in specs.items()}
+    return evaluate_many(
+        recipe, {checkpoint_name(checkpoint): checkpoint}, specs, {OWN: corpus}, out, runtime, overwrite
+    )
+
+
+def evaluate_many(
+    recipe: Recipe,
+    checkpoints: Mapping[str, str],
+    specs: Mapping[str, BenchmarkSpec],
+    data: Mapping[str, str],
+    out: str,
+    runtime: Runtime | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Score the checkpoints (by name) on the benchmarks, whose datasets' corpora `data` names.
+
+    Benchmarks whose data is not there are left out, and counted. A run that was killed goes on with what is left.
+    Raises `ChexrayError` at the end where cells failed: what worked is written, the same command tries those again.
+    """
+    runtime, config = runtime or Runtime(), recipe.evaluate
+    prompt_family(config.prompts)
+    for spec in specs.values():
+        if spec.learns and spec.split == "validation":
+            raise UsageError(
+                f"evaluate.split=validation: {spec.name} chooses by that split what it learned, so its numbers there "
+                "would flatter; score it on the test split, or leave it out"
+            )
+    here = {name: spec for name, spec in specs.items() if set(spec.datasets) <= data.keys()}
+    if not here:
+        lacking = sorted({one for spec in specs.values() for one in spec.datasets if one not in data})
+        raise UsageError(f"none of the benchmarks has its data; --data lacks {', '.join(lacking)}")
+    used = sorted({dataset for spec in here.values() for dataset in spec.datasets})
+    for uri in checkpoints.values():
+        require_checkpoint(uri)
+    inputs: dict[str, Any] = {f"checkpoint {name}": (uri, "checkpoint") for name, uri in checkpoints.items()}
+    inputs |= {f"corpus {name}": (data[name], "corpus") for name in used}
+    corpora = {name: storage.resolve(data[name]) for name in used}
+    for uri in corpora.values():
+        read_manifest(uri, "corpus")
+    if used == [OWN]:  # one corpus: what it lacks is better said before than by every cell
+        for spec in here.values():
+            list(check_benchmark(spec, corpora))
+    settings = {
+        "benchmarks": {name: spec.model_dump(mode="json") for name, spec in sorted(here.items())},
+        "evaluate": config.model_dump(mode="json"),
+    }
     stage = Stage(out, "scores", settings, inputs, overwrite=overwrite)
     if done := stage.begin():
         return done
-    loaded = load_checkpoint(checkpoint)
-    with ray_session(runtime), bar("evaluate", pairs) as reporter:
-        split = encode_split(checkpoint, corpus, loaded.image_size, recipe.evaluate, runtime, reporter)
-    seen = share_trained_on(checkpoint, list(split.sample_id))
-    context = {"split": recipe.evaluate.split, "seed": recipe.evaluate.seed, "seen_in_training": seen}
-    results: list[dict[str, Any]] = []
-    if "zero_shot" in benchmarks:
-        found, predictions = evaluate_zero_shot(split, lambda texts: _encode_texts(loaded, texts), recipe.evaluate)
-        results += [{**result.as_dict(), **context} for result in found]
-        write_table(stage.path("predictions.parquet"), predictions)
-    if "retrieval" in benchmarks:
-        found, ranks = evaluate_retrieval(split, recipe.evaluate)
-        results += [{**result.as_dict(), **context} for result in found]
-        write_table(stage.path("ranks.parquet"), ranks)
-    storage.write_json(stage.path(RESULTS_FILE), results)
-    return stage.finish({"pairs": pairs, "results": len(results), "seen_in_training": seen})
+    resolved = {name: storage.resolve(uri) for name, uri in checkpoints.items()}
+    cells = plan_cells(resolved, list(here.values()), corpora, stage.path("encodings"), config)
+    sizes = {uri: _image_size(uri) for uri in resolved.values()}
+    with ray_session(runtime), CellTable(cells) as table:
+        records = fan_out(cells, sizes, stage.uri, config, runtime, table.show, table.encoded)
+    skipped = {name: sorted(set(spec.datasets) - data.keys()) for name, spec in specs.items() if name not in here}
+    return _write(stage, cells, records, config, skipped)
 
 
 def read_results(scores: str) -> list[dict[str, Any]]:
@@ -79,12 +105,46 @@ def read_results(scores: str) -> list[dict[str, Any]]:
     return results
 
 
-def _encode_texts(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """[len(texts), D] float32 unit rows: the prompts, few enough for the driver."""
-    with torch.inference_mode():
-        text_ND = checkpoint.model.encode_text(checkpoint.tokenize(texts), normalize=True)
-    embedding: np.ndarray[Any, np.dtype[np.float32]] = text_ND.numpy()
-    return embedding
+def _write(
+    stage: Stage,
+    cells: Sequence[Cell],
+    records: Sequence[dict[str, Any]],
+    config: EvaluateConfig,
+    skipped: Mapping[str, Sequence[str]],
+) -> Manifest:
+    """Results and what became of every cell; the manifest where none failed."""
+    rows = score_rows(cells, records, stage.uri, config)
+    storage.write_json(stage.path(RESULTS_FILE), rows)
+    kept = [{name: value for name, value in record.items() if name != "results"} for record in records]
+    kept += [
+        {"checkpoint": None, "benchmark": name, "state": "skipped", "reason": f"no data: {', '.join(lacking)}"}
+        for name, lacking in skipped.items()
+    ]
+    storage.write_json(stage.path(CELLS_FILE), kept)
+    if failed := [record for record in records if record["state"] == "failed"]:
+        first = failed[0]
+        raise ChexrayError(
+            f"{len(failed)} of {len(records)} cells failed, the others are in {stage.uri}; first {first['path']}: "
+            f"{first['reason']}; the same command tries the failed ones again"
+        )
+    counts = {
+        "checkpoints": len({cell.checkpoint for cell in cells}),
+        "benchmarks": len({cell.spec.name for cell in cells}),
+        "cells": len(cells),
+        "results": len(rows),
+        "without_data": len(skipped),
+    }
+    return stage.finish(counts, {"cell_seconds": sum(record["seconds"] for record in records)})
+
+
+def _image_size(checkpoint: str) -> int:
+    cfg = storage.read_json(storage.join(checkpoint, CONFIG_FILE))["model_cfg"]
+    return int(cfg["vision_cfg"]["image_size"])
+
+
+def checkpoint_name(uri: str) -> str:
+    """What a checkpoint is called in results, and in paths: its folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", storage.resolve(uri).rsplit("/", 1)[-1]).strip(".") or "checkpoint"
 
 
 if __name__ == "__main__":

@@ -186,28 +186,6 @@ def pretrain(
 
 
 @app.command()
-def evaluate(
-    checkpoint: Annotated[str, typer.Option(help="The checkpoint to score.")],
-    corpus: Annotated[str, typer.Option(help="The corpus whose test split is used.")],
-    out: Out,
-    benchmarks: Annotated[str, typer.Option(help="Comma-separated: zero_shot, retrieval.")] = "zero_shot,retrieval",
-    recipe: RecipeName = "tiny",
-    set_: Overrides = None,
-    workers: Workers = 1,
-    gpu: Gpu = False,
-    address: Address = None,
-    overwrite: Overwrite = False,
-    json_: Json = False,
-) -> None:
-    """Score a checkpoint: zero-shot findings classification and retrieval, with intervals over patients."""
-    from chexray.jobs.evaluate import evaluate as run
-
-    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
-    runtime = Runtime(address=address, workers=workers, gpu=gpu)
-    _report(out, run(load_recipe(recipe, set_), checkpoint, corpus, out, names, runtime, overwrite), json_)
-
-
-@app.command()
 def show(
     uri: Annotated[str, typer.Argument(help="A corpus, subset, checkpoint or scores.")], json_: Json = False
 ) -> None:
@@ -235,7 +213,7 @@ def demo(
 def main() -> None:
     """Entry point: errors that a user can act on become one line, and their exit code."""
     # Here and not above: they take their options from this module.
-    from chexray.platform import import_cli, subset_cli  # noqa: F401 - they add their commands to `app`
+    from chexray.platform import evaluate_cli, import_cli, subset_cli  # noqa: F401 - they add commands to `app`
 
     try:
         app(standalone_mode=True)

@@ -8,40 +8,17 @@ from __future__ import annotations
 
 import difflib
 from importlib.resources import files
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from chexray.platform.errors import UsageError
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What numpy, torch and scikit-learn all take."""
+from chexray.platform.evaluate_config import EvaluateConfig
+from chexray.platform.settings import Fraction, Positive, Seed, Settings
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_not_truths(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic reads true as 1; here it is a mistake, as in train.epochs=true."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"{str(value).lower()} is allowed for yes-or-no settings only")
-        return value
-
-
-class VisionTower(_Settings):
+class VisionTower(Settings):
     """The image tower: any timm model. `weights`: null (from nothing), 'hub' (timm's own), or a file's URI."""
 
     timm_model: str = "convnext_atto"
@@ -52,7 +29,7 @@ class VisionTower(_Settings):
     )
 
 
-class TextTower(_Settings):
+class TextTower(Settings):
     """The text tower: a Hugging Face encoder (`hf_model`: hub name, local folder or URI) or a plain transformer."""
 
     hf_model: str | None = None
@@ -64,7 +41,7 @@ class TextTower(_Settings):
     layers: Positive = 2
 
 
-class ModelConfig(_Settings):
+class ModelConfig(Settings):
     """The dual encoder."""
 
     embed_dim: int = Field(128, ge=16, le=4096)
@@ -81,7 +58,7 @@ class ModelConfig(_Settings):
         return self.vision.weights is not None and self.text.hf_model is not None and self.text.hf_weights
 
 
-class IngestConfig(_Settings):
+class IngestConfig(Settings):
     """From a dataset's files to a corpus."""
 
     short_side: int | None = Field(512, ge=32, description="pixels of the stored image's short side; null keeps all")
@@ -132,7 +109,7 @@ SelectorName = Literal[
 """`prototype` takes super-batches as they stream by; the others look at the whole corpus at once."""
 
 
-class CurateConfig(_Settings):
+class CurateConfig(Settings):
     """Which pairs to keep. Defaults are the paper's (DESIGN section 4), except that `keep` is a target."""
 
     selector: SelectorName = "prototype"
@@ -178,7 +155,7 @@ class CurateConfig(_Settings):
         return self
 
 
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """One pretraining run. `global_batch` is the whole batch, whatever the number of workers."""
 
     epochs: Positive = 10
@@ -208,7 +185,7 @@ class TrainConfig(_Settings):
         return self
 
 
-class RunConfig(_Settings):
+class RunConfig(Settings):
     """How a pretraining run is carried out: how long it takes, what it outlives, where it goes on. Not what comes out.
 
     So these may change between a run and its resumption.
@@ -238,19 +215,7 @@ class RunConfig(_Settings):
     )
 
 
-class EvaluateConfig(_Settings):
-    """How checkpoints are scored."""
-
-    prompts: str = "presence"
-    split: Literal["validation", "test"] = "test"
-    bootstrap: int = Field(2000, ge=10, le=100_000, description="draws over patients")
-    min_positives: Positive = Field(5, description="findings with fewer positives are left out of the mean")
-    rare_below: float = Field(0.02, gt=0, lt=1, description="findings with a lower prevalence count as rare")
-    batch: Positive = 64
-    seed: Seed = 0
-
-
-class Recipe(_Settings):
+class Recipe(Settings):
     """A named, complete configuration."""
 
     name: str
@@ -262,7 +227,7 @@ class Recipe(_Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-class Runtime(_Settings):
+class Runtime(Settings):
     """Where a job runs. Changes how long it takes, never what comes out."""
 
     address: str | None = None

@@ -12,6 +12,8 @@ from chexray.platform import storage
 from chexray.platform.artifacts import Manifest
 
 _PETA = 1e15
+_FEW = 2
+"""Benchmarks of which every result is shown."""
 
 
 def print_summary(uri: str, manifest: Manifest) -> None:
@@ -63,7 +65,9 @@ def result_rows(uri: str, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
-    """One line a result, narrow enough for a terminal of 80 columns."""
+    """One line a result, narrow enough for 80 columns; of many benchmarks, the number that stands for each."""
+    if len({(row["checkpoint"], row["benchmark"]) for row in rows}) > _FEW:
+        return headlines_table([row for row in rows if row["headline"]])
     table = Table("result", "value", "95 % interval", "n", "positives", box=None)
     for row in rows:
         table.add_row(
@@ -73,6 +77,16 @@ def results_table(rows: list[dict[str, Any]]) -> Table:
             str(row["n"]),
             "" if row["positives"] is None else str(row["positives"]),
         )
+    return table
+
+
+def headlines_table(rows: list[dict[str, Any]]) -> Table:
+    """A line a benchmark and checkpoint."""
+    table = Table("benchmark", "checkpoint", "metric", "value", "95 % interval", "n", box=None)
+    for row in rows:
+        name = f"{row['metric']} {row['finding'] or ''}".strip().replace("_", " ")
+        span_ = span(row["low"], row["high"])
+        table.add_row(row["benchmark"], row["checkpoint"], name, number(row["value"]), span_, str(row["n"]))
     return table
 
 

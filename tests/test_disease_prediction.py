@@ -13,7 +13,6 @@ import torch
 from dataset_files import list_folder
 from sklearn.metrics import roc_auc_score
 
-from chexray.evals.benchmarks import Result
 from chexray.evals.disease_prediction import (
     DiseaseData,
     DiseaseEvaluation,
@@ -24,10 +23,12 @@ from chexray.evals.disease_prediction import (
 )
 from chexray.evals.label_draws import LABEL_SEEDS, LABEL_SHARES, draw_labels
 from chexray.evals.linear_probe import linear_probe
+from chexray.evals.results import Result
 from chexray.evals.statistics import auroc_estimates, bootstrap_weights, weighted_auroc
-from chexray.platform.config import EvaluateConfig, ModelConfig, VisionTower
+from chexray.platform.config import ModelConfig, VisionTower
 from chexray.platform.corpus.schema import SourcePair
 from chexray.platform.corpus.splits import SplitFractions, assign_split
+from chexray.platform.evaluate_config import EvaluateConfig
 from chexray.platform.model.encoder import build_model
 from chexray.platform.model.features import feature_name, image_features
 from chexray.platform.model.preprocess import model_pixels
@@ -89,7 +90,7 @@ def test_evaluation_results_equal_the_statistics_used_directly() -> None:
         assert (found[metric].value, found[metric].low) == (round(mean.value, 6), round(mean.low, 6))
         assert found[metric].variant.endswith(f"; {len(columns)} findings with >= 5 positives")
         assert found[metric].finding is None
-    assert {result.benchmark for result in found.values()} == {"linear_probe"}
+    assert {result.method for result in found.values()} == {"linear_probe"}
 
 
 def test_evaluation_variant_names_protocol_share_and_seed() -> None:
@@ -124,7 +125,7 @@ def test_evaluation_nothing_learned_has_no_means() -> None:
 def test_evaluation_predictions_hold_each_test_sample_and_finding() -> None:
     data = made()
     table = evaluated(data).predictions
-    assert table.column_names == ["sample_id", "finding", "probability", "target"]
+    assert table.column_names == ["sample_id", "patient_id", "finding", "probability", "target"]
     rows = {(row["sample_id"], row["finding"]): row for row in table.to_pylist()}
     assert len(rows) == 200 * 5 == table.num_rows
     for b, sample in enumerate(data.test.sample_id):

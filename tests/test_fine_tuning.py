@@ -17,7 +17,6 @@ from torch import nn
 
 from chexray.evals.fine_tuning import (
     Epoch,
-    FineTuningProtocol,
     LabelledImages,
     TunedPrediction,
     fine_tune,
@@ -26,11 +25,12 @@ from chexray.evals.fine_tuning import (
 )
 from chexray.platform.config import ModelConfig, VisionTower
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import FineTuningConfig
 from chexray.platform.model.encoder import build_model
 from chexray.platform.model.features import FeatureTower
 
 Images = npt.NDArray[np.uint8]
-QUICK = FineTuningProtocol(epochs=6, batch=16, head_lr=1e-2, encoder_lr=1e-2)
+QUICK = FineTuningConfig(epochs=6, batch=16, head_lr=1e-2, encoder_lr=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def tune(
     validation: LabelledImages,
     test: Images,
     seed: int = 0,
-    protocol: FineTuningProtocol = QUICK,
+    protocol: FineTuningConfig = QUICK,
 ) -> TunedPrediction:
     return fine_tune(encoder(), train, validation, test, "average pool", seed, protocol)
 
@@ -121,7 +121,7 @@ def test_fine_tuning_shapes_in_noise_are_found_because_the_encoder_learns_too() 
     train, validation, test = made(400, 0), made(100, 1), made(150, 2)
     auroc = {}
     for encoder_lr in (1e-2, 1e-12):
-        protocol = replace(QUICK, epochs=15, encoder_lr=encoder_lr)
+        protocol = QUICK.model_copy(update={"epochs": 15, "encoder_lr": encoder_lr})
         found = tune(train, validation, pixels(test), protocol=protocol)
         auroc[encoder_lr] = [roc_auc_score(test.target_nF[:, f], found.probability_BF[:, f]) for f in range(2)]
     # Measured: 0.93 and 1.00, and where the encoder stays as it is 0.66 and 0.84.
@@ -143,7 +143,7 @@ def test_fine_tuning_encoder_without_weights_equals_logistic_regression() -> Non
             return (image_bSS.float() / 255 - 0.5).flatten(1) * 4
 
     # One batch an epoch: its loss is that of the weights before the epoch's step.
-    protocol = FineTuningProtocol(epochs=200, patience=200, batch=300, head_lr=0.1, decay=0.0)
+    protocol = FineTuningConfig(epochs=200, patience=200, batch=300, head_lr=0.1, decay=0.0)
     splits = [LabelledImages(x, y) for x, y in zip(images, target, strict=True)]
     found = fine_tune(Flat(), splits[0], splits[1], images[2], "pixels", 0, protocol)
     flat = [(x.reshape(-1, 9) / 255 - 0.5) * 4 for x in images]
@@ -191,7 +191,7 @@ def test_fine_tuning_stops_when_patience_ends() -> None:
     train, validation, test = made(60, 0), made(30, 1), made(10, 2)
     # Labels of chance: the validation split soon has its best epoch.
     chance = np.random.default_rng(1).integers(0, 2, (30, 2)).astype(np.float64)
-    protocol = replace(QUICK, epochs=60, patience=3)
+    protocol = QUICK.model_copy(update={"epochs": 60, "patience": 3})
     found = tune(train, replace(validation, target_nF=chance), pixels(test), protocol=protocol)
     assert found.chosen is not None
     assert len(found.epochs) < 60
@@ -329,7 +329,7 @@ def test_fine_tuning_loss_that_is_not_finite_raises_with_the_rates() -> None:
 )
 def test_fine_tuning_protocol_out_of_range_raises(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        FineTuningProtocol(**wrong)  # type: ignore[arg-type]
+        FineTuningConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_fine_tuning_tower_of_a_model_learns_from_its_pixels() -> None:
@@ -339,7 +339,7 @@ def test_fine_tuning_tower_of_a_model_learns_from_its_pixels() -> None:
     target_n1 = (np.arange(36) % 2 == 0).astype(np.float64)[:, None]
     image_nSS = draw.integers(0, 60, (36, 32, 32), dtype=np.uint8)
     image_nSS[:, 8:24, 8:24] += (120 * target_n1[:, :, None]).astype(np.uint8)
-    protocol = FineTuningProtocol(epochs=4, batch=9, encoder_lr=1e-3, head_lr=1e-2)
+    protocol = FineTuningConfig(epochs=4, batch=9, encoder_lr=1e-3, head_lr=1e-2)
     tower = FeatureTower(model)
     parts = [LabelledImages(image_nSS[i::3], target_n1[i::3]) for i in range(3)]
     found = fine_tune(tower, parts[0], parts[1], parts[2].pixels, tower.name, 0, protocol)

@@ -257,7 +257,7 @@ def test_evaluate_agrees_with_a_plain_loop_over_the_test_split(corpus: str, chec
     assert found["low"] <= found["value"] <= found["high"]
     assert found["seen_in_training"] == 0.0
     assert {r["metric"] for r in results if r["benchmark"] == "retrieval"} >= {"image_to_text_recall@10"}
-    predictions = read_table(f"{scores}/predictions.parquet")
+    predictions = read_table(f"{scores}/cells/{Path(checkpoint).name}/zero_shot/0/predictions.parquet")
     assert predictions.num_rows == len(rows) * len({r["finding"] for r in results if r["finding"]})
 
 

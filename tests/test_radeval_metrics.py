@@ -107,7 +107,8 @@ def test_without_peft_lora_says_what_to_install(tmp_path: Path) -> None:
         "peft",
         tmp_path,
         """
-        from chexray.evals.report_model import ReportConfig, ReportModel, load_language_model
+        from chexray.evals.report_model import ReportModel, load_language_model
+        from chexray.platform.evaluate_config import ReportConfig
         from chexray.platform.errors import UsageError
         try:
             ReportModel(*load_language_model(sys.argv[2]), 8, ReportConfig(language_model="here", tune="lora"))

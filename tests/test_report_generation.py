@@ -23,8 +23,8 @@ from chexray.evals.report_generation import (
     mean_loss,
     train_reporter,
 )
-from chexray.evals.report_model import ReportConfig
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import ReportConfig
 
 IMAGES = torch.randn(len(REPORTS), 3, 2, 2, generator=torch.Generator().manual_seed(1))
 

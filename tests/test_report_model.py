@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from chexray.evals.report_model import ReportConfig, ReportModel, image_tokens, load_language_model
+from chexray.evals.report_model import ReportModel, image_tokens, load_language_model
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import ReportConfig
 
 FAMILIES = [
     ("gpt2", False, "right"),

@@ -17,15 +17,16 @@ from chexray.evals.decoders import DECODERS, DecoderName
 from chexray.evals.masked_images import MaskedImages
 from chexray.evals.overlap import overlap
 from chexray.evals.segmentation import (
-    SegmentationConfig,
     Segmenter,
     mask_at,
+    protocol_name,
     segmentation_loss,
     train_segmenter,
 )
 from chexray.evals.segmentation_results import score_segmenter, segment
 from chexray.platform.corpus.raster import decode_mask, encode_image
 from chexray.platform.errors import ChexrayError
+from chexray.platform.evaluate_config import SegmentationConfig
 from chexray.platform.model.layers import ImageLayers
 
 SIZE = 64
@@ -78,7 +79,7 @@ def mean_dice(segmenter: Segmenter, data: MaskedImages) -> float:
 @pytest.mark.parametrize("fine_tune", [False, True], ids=["frozen", "fine-tuned"])
 def test_segmenter_finds_discs_that_it_never_saw(layers: ImageLayers, decoder: DecoderName, fine_tune: bool) -> None:
     epochs, lr = (20, 0.1) if decoder == "linear" else (4, 5e-3)
-    config = SegmentationConfig(decoder, fine_tune, epochs, lr=lr, tower_lr=1e-3)
+    config = SegmentationConfig(decoder=decoder, fine_tune=fine_tune, epochs=epochs, lr=lr, tower_lr=1e-3)
     segmenter = train_segmenter(layers, discs(range(16)), discs(range(16, 20)), SIZE, config)
     test = discs(range(20, 28))
     # Measured: 0.84 and 0.97 linearly, frozen and fine-tuned, 0.91 and 0.92 by the U-Net; 0.36 with one mask.
@@ -105,9 +106,9 @@ def test_segmenter_learns_overlapping_classes_each_by_itself(layers: ImageLayers
 @pytest.mark.parametrize("fine_tune", [False, True], ids=["frozen", "fine-tuned"])
 def test_training_twice_gives_the_same_bits_and_another_seed_others(layers: ImageLayers, fine_tune: bool) -> None:
     train, validation, test = discs(range(8)), discs(range(8, 10)), discs(range(10, 12))
-    config = replace(QUICK, fine_tune=fine_tune, epochs=2)
+    config = QUICK.model_copy(update={"fine_tune": fine_tune, "epochs": 2})
     first, second, other = (
-        train_segmenter(layers, train, validation, SIZE, replace(config, seed=seed)) for seed in (0, 0, 1)
+        train_segmenter(layers, train, validation, SIZE, config.model_copy(update={"seed": seed})) for seed in (0, 0, 1)
     )
     assert first.validation_dice == second.validation_dice != other.validation_dice
     states = [segmenter.decoder.state_dict() for segmenter in (first, second)]
@@ -121,9 +122,11 @@ def test_training_leaves_the_callers_random_state_and_the_frozen_encoder_alone(l
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_segmenter(layers, discs(range(4)), discs([4]), SIZE, replace(QUICK, epochs=1))
+    train_segmenter(layers, discs(range(4)), discs([4]), SIZE, QUICK.model_copy(update={"epochs": 1}))
     assert torch.equal(torch.rand(3), expected)
-    tuned = train_segmenter(layers, discs(range(4)), discs([4]), SIZE, replace(QUICK, epochs=1, fine_tune=True))
+    tuned = train_segmenter(
+        layers, discs(range(4)), discs([4]), SIZE, QUICK.model_copy(update={"epochs": 1, "fine_tune": True})
+    )
     assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
     changed = [name for name, value in tuned.maps.state_dict().items() if not torch.equal(value, before[name])]  # type: ignore[attr-defined]
     assert any("conv_stem" in name for name in changed)
@@ -144,7 +147,9 @@ def test_changed_test_masks_change_scores_but_no_prediction(layers: ImageLayers)
 
 def test_epoch_is_the_first_with_the_best_validation_dice_and_its_weights_are_kept(layers: ImageLayers) -> None:
     validation = discs(range(16, 19))
-    segmenter = train_segmenter(layers, discs(range(8)), validation, SIZE, replace(QUICK, lr=0.3, epochs=8))
+    segmenter = train_segmenter(
+        layers, discs(range(8)), validation, SIZE, QUICK.model_copy(update={"lr": 0.3, "epochs": 8})
+    )
     dice = segmenter.validation_dice
     assert len(dice) == 8
     assert segmenter.epoch == dice.index(max(dice))
@@ -157,7 +162,7 @@ def test_validation_masks_choose_the_epoch_but_do_not_teach(layers: ImageLayers)
     first, second = (train_segmenter(layers, train, data, SIZE, QUICK) for data in (validation, other))
     # The epochs are the same whoever watches: chosen to be equal, the weights are.
     assert first.validation_dice != second.validation_dice
-    last = replace(QUICK, epochs=1)
+    last = QUICK.model_copy(update={"epochs": 1})
     one, two = (train_segmenter(layers, train, data, SIZE, last).decoder.state_dict() for data in (validation, other))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -167,9 +172,9 @@ def test_validation_masks_choose_the_epoch_but_do_not_teach(layers: ImageLayers)
 def test_maps_that_are_computed_anew_give_what_kept_ones_give(
     layers: ImageLayers, fine_tune: bool, cache_bytes: int
 ) -> None:
-    config = replace(QUICK, epochs=2, fine_tune=fine_tune)
+    config = QUICK.model_copy(update={"epochs": 2, "fine_tune": fine_tune})
     kept, anew = (
-        train_segmenter(layers, discs(range(6)), discs([6, 7]), SIZE, replace(config, cache_bytes=bytes_))
+        train_segmenter(layers, discs(range(6)), discs([6, 7]), SIZE, config.model_copy(update={"cache_bytes": bytes_}))
         for bytes_ in (config.cache_bytes, cache_bytes)
     )
     # An image's maps depend on its batch by rounding. Measured worst error: 0.
@@ -188,11 +193,11 @@ def test_maps_of_a_frozen_encoder_are_computed_once_an_image(layers: ImageLayers
             return maps
 
     counting = Counting()
-    segmenter = train_segmenter(counting, discs(range(6)), discs([6, 7]), SIZE, replace(QUICK, epochs=4))
+    segmenter = train_segmenter(counting, discs(range(6)), discs([6, 7]), SIZE, QUICK.model_copy(update={"epochs": 4}))
     assert counting.images == 6 + 2
     assert segmenter.variant.startswith("linear decoder on counted; encoder frozen; ")
     with pytest.raises(ValueError, match="fine_tune is true and maps is a Counting; allowed: a torch module"):
-        train_segmenter(counting, discs(range(6)), discs([6]), SIZE, replace(QUICK, fine_tune=True))
+        train_segmenter(counting, discs(range(6)), discs([6]), SIZE, QUICK.model_copy(update={"fine_tune": True}))
 
 
 def test_score_of_known_predictions_is_as_counted_by_hand() -> None:
@@ -234,11 +239,11 @@ def test_score_of_two_classes_takes_an_images_mean_over_those_that_have_a_value(
 
 
 def test_variant_names_decoder_layers_encoder_size_and_empty_convention(layers: ImageLayers) -> None:
-    assert QUICK.variant(layers) == (
+    assert protocol_name(QUICK, layers) == (
         "linear decoder on layers 1, 2, 3, 4, 5 of 5; encoder frozen; per image at its stored size, then the mean; "
         "empty masks count 1 if predicted empty, else 0"
     )
-    other = replace(QUICK, decoder="unet", fine_tune=True, empty="left out").variant(layers)
+    other = protocol_name(QUICK.model_copy(update={"decoder": "unet", "fine_tune": True, "empty": "left out"}), layers)
     assert other.startswith("unet decoder")
     assert "encoder fine-tuned" in other
     assert other.endswith("empty masks left out")
@@ -264,7 +269,7 @@ def test_training_without_a_split_or_with_bad_values_raises(layers: ImageLayers)
     with pytest.raises(ValueError, match="train has no images"):
         train_segmenter(layers, none, train, SIZE, QUICK)
     with pytest.raises(ValueError, match="validation has no mask that is not empty"):
-        train_segmenter(layers, train, discs([5], empty=[5]), SIZE, replace(QUICK, empty="left out"))
+        train_segmenter(layers, train, discs([5], empty=[5]), SIZE, QUICK.model_copy(update={"empty": "left out"}))
     splits = {"train": train, "validation": discs([4]), "test": discs([5])}
     for name in splits:
         with pytest.raises(ValueError, match=f"split '{name}' has no images"):
@@ -278,13 +283,13 @@ def test_training_without_a_split_or_with_bad_values_raises(layers: ImageLayers)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"decoder": "fcn"}, "decoder is 'fcn'; allowed: unet, linear"),
-        ({"empty": "zero"}, "empty is 'zero'; allowed: one, left out"),
-        ({"epochs": 0}, "epochs is 0; allowed: 1 or more"),
-        ({"batch": 0}, "batch is 0; allowed: 1 or more"),
-        ({"cache_bytes": -1}, "cache_bytes is -1"),
-        ({"lr": 0.0}, "lr is 0.0; allowed: finite and above 0"),
-        ({"tower_lr": float("nan")}, "tower_lr is nan"),
+        ({"decoder": "fcn"}, "decoder"),
+        ({"empty": "zero"}, "empty"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch": 0}, "batch"),
+        ({"cache_bytes": -1}, "cache_bytes"),
+        ({"lr": 0.0}, "lr"),
+        ({"tower_lr": float("nan")}, "tower_lr"),
     ],
 )
 def test_config_of_a_value_that_is_not_allowed_raises(values: dict[str, Any], message: str) -> None:
@@ -304,7 +309,7 @@ def test_training_on_a_single_image_and_a_map_of_one_pixel_works(decoder: Decode
     torch.manual_seed(0)
     maps = ImageLayers(TimmModel("test_convnext", 16, 64, pool="", proj="linear"), 64)
     assert maps(torch.zeros(1, 64, 64, dtype=torch.uint8))[-1].shape[-2:] == (1, 1)
-    config = SegmentationConfig(decoder, epochs=2, batch=1)
+    config = SegmentationConfig(decoder=decoder, epochs=2, batch=1)
     assert len(train_segmenter(maps, discs([1]), discs([9]), 64, config).validation_dice) == 2
 
 

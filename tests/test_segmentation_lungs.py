@@ -12,10 +12,10 @@ from open_clip.timm_model import TimmModel
 
 from chexray.evals.masked_images import MaskedImages
 from chexray.evals.overlap import overlap
-from chexray.evals.segmentation import SegmentationConfig
 from chexray.evals.segmentation_results import segment
 from chexray.evals.statistics import mean_estimates
 from chexray.platform.corpus.raster import decode_mask
+from chexray.platform.evaluate_config import SegmentationConfig
 from chexray.platform.model.layers import ImageLayers
 
 SIZE = 96

@@ -59,6 +59,24 @@ def image_features(model: CustomTextCLIP, image_BSS: torch.Tensor) -> torch.Tens
     return cast(torch.Tensor, FeatureTower(model)(image_BSS))
 
 
+def feature_map(model: CustomTextCLIP, image_BSS: torch.Tensor) -> torch.Tensor:
+    """What the tower has before it pools: [B, E, H, W] of a convolutional one, [B, tokens, E] of a transformer."""
+    tower = FeatureTower(model)
+    return cast(torch.Tensor, tower.trunk.forward_features(normalise(image_BSS)))  # type: ignore[operator]
+
+
+def embed_with_features(model: CustomTextCLIP, image_BSS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Unit embeddings [B, D] and features [B, E] of images in one pass; None for towers that have no such feature."""
+    try:
+        trunk = FeatureTower(model).trunk
+    except UsageError:
+        return model.encode_image(normalise(image_BSS), normalize=True), None
+    map_B = trunk.forward_features(normalise(image_BSS))  # type: ignore[operator]
+    pooled_BE = trunk.forward_head(map_B)  # type: ignore[operator]
+    feature_BE: torch.Tensor = trunk.forward_head(map_B, pre_logits=True)  # type: ignore[operator]
+    return torch.nn.functional.normalize(model.visual.head(pooled_BE), dim=-1), feature_BE
+
+
 def feature_name(model: CustomTextCLIP) -> str:
     """Which feature `image_features` gives: 'class token before the projection', say."""
     return FeatureTower(model).name

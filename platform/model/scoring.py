@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from chexray.platform.model.checkpoint import Checkpoint
 from chexray.platform.model.encoder import encode
+from chexray.platform.model.features import embed_with_features
 from chexray.platform.model.towers import fit_input_size
 
 Precision = Literal["float32", "bfloat16"]
@@ -55,6 +56,20 @@ class Scorer:
         with half:
             image_nD, text_nD = encode(self._model, image, token)
         return image_nD.float().cpu().numpy(), text_nD.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def embed_with_features(
+        self, pixels_nSS: npt.NDArray[np.uint8], reports: Sequence[str]
+    ) -> tuple[Embeddings, Embeddings, Embeddings]:
+        """As `embed`, and the image features [n, E] before the projection: of width 0 where the tower has none."""
+        image = shrink_square(torch.from_numpy(pixels_nSS).to(self.device), self.size)
+        token = self._tokenize(list(reports)).to(self.device)
+        image_nD, feature_nE = embed_with_features(self._model, image)
+        text_nD = self._model.encode_text(token, normalize=True)
+        if feature_nE is None:
+            feature_nE = image_nD[:, :0]
+        found_nD, found_text_nD, found_nE = (one.float().cpu().numpy() for one in (image_nD, text_nD, feature_nE))
+        return found_nD, found_text_nD, found_nE
 
 
 def scoring_size(asked: int | None, checkpoint: Checkpoint) -> int:

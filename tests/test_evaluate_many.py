@@ -1,0 +1,159 @@
+"""Many benchmarks on Ray: encoded once, resumable, whatever the order and the number of workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from small_runs import small
+
+from chexray.evals.specs import SYNTHETIC, BenchmarkSpec, choose_specs, twin_of
+from chexray.jobs.evaluate import evaluate_many, read_results
+from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
+from chexray.platform.config import Runtime
+from chexray.platform.corpus.shards import read_columns, read_table
+from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.model.checkpoint import load_checkpoint
+from chexray.platform.model.features import image_features
+from chexray.platform.model.preprocess import model_pixels
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+NAMES = ["siim-zero-shot", "chexpert-5x200-retrieval", "rsna-disease", "lungs-segmentation", "mimic-reports"]
+QUICK = (
+    "evaluate.bootstrap=20",
+    "evaluate.label_shares=[0.5,1.0]",
+    "evaluate.label_seeds=[0,1]",
+    "evaluate.fine_tuning.epochs=1",
+    "evaluate.segmentation.epochs=2",
+    "evaluate.segmentation.decoder=linear",
+    "evaluate.reports.epochs=1",
+    "evaluate.reports.report_tokens=24",
+)
+
+
+def twins(*names: str) -> dict[str, BenchmarkSpec]:
+    return {name: twin_of(spec) for name, spec in choose_specs(list(names)).items()}
+
+
+def of(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, small_corpus: str, small_checkpoint: str) -> str:
+    """Every type of task, on a checkpoint of this very corpus's train split."""
+    out = str(tmp_path_factory.mktemp("many") / "scores")
+    evaluate_many(small(*QUICK), {"small": small_checkpoint}, twins(*NAMES), {SYNTHETIC: small_corpus}, out)
+    return out
+
+
+def test_every_benchmark_has_one_number_that_stands_for_it(scored: str) -> None:
+    rows = read_results(scored)
+    assert [row["benchmark"] for row in rows if row["headline"]] == NAMES
+    assert {row["twin"] for row in rows} == {True}
+    assert {(row["seen_in_training"], row["seen_patients"]) for row in rows} == {(0.0, 0.0)}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows if row["headline"])
+    cells = storage.read_json(f"{scored}/cells.json")
+    assert [(cell["benchmark"], cell["seed"]) for cell in cells if cell["state"] == "done"] == [
+        *((name, 0) for name in NAMES[:3]),
+        (NAMES[2], 1),
+        *((name, 0) for name in NAMES[3:]),
+    ]
+
+
+def test_encodings_are_the_models_own_at_the_image_and_before_the_projection(
+    scored: str, small_corpus: str, small_checkpoint: str
+) -> None:
+    arrays = load_file(f"{scored}/encodings/small/synthetic/test.safetensors")
+    loaded = load_checkpoint(small_checkpoint)
+    images = read_columns(small_corpus, ["image"], "test")["image"].to_pylist()
+    pixels = torch.from_numpy(np.stack([model_pixels(image, loaded.image_size) for image in images]))
+    with torch.inference_mode():
+        feature = image_features(loaded.model, pixels).numpy()
+    # Measured: 1e-6, from other batches.
+    np.testing.assert_allclose(arrays["feature"], feature, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(arrays["image"], axis=1), 1, atol=1e-6)
+
+
+def test_retrieval_asks_only_of_images_with_exactly_one_of_its_findings(scored: str, small_corpus: str) -> None:
+    findings = twins("chexpert-5x200-retrieval")["chexpert-5x200-retrieval"].findings
+    rows = read_columns(small_corpus, ["sample_id", "labels"], "test").to_pylist()
+    expected = [row["sample_id"] for row in rows if sum(dict(row["labels"]).get(one) == 1 for one in findings) == 1]
+    ranks = read_table(f"{scored}/cells/small/chexpert-5x200-retrieval/0/ranks.parquet")
+    assert ranks["sample_id"].to_pylist() == expected
+    examples = storage.read_json(f"{scored}/cells/small/chexpert-5x200-retrieval/0/examples.json")
+    assert all(one["retrieved"][0]["report"] == one["report"] for one in examples if one["rank"] == 1)
+    assert all(one["retrieved"][0]["report"] != one["report"] for one in examples if one["rank"] >= 2)
+
+
+def test_means_over_label_seeds_are_the_means_of_the_seeds(scored: str) -> None:
+    rows = of(read_results(scored), benchmark="rsna-disease", metric="mean_auroc")
+    for method in ("linear_probe", "fine_tuning"):
+        each = [
+            row["value"] for row in of(rows, method=method) if "labels=1 " in row["variant"] and row["seed"] is not None
+        ]
+        mean = [row for row in of(rows, method=method, seed=None) if "labels=1 of train; mean of" in row["variant"]]
+        assert len(each) == 2
+        assert mean[0]["value"] == pytest.approx(np.mean(each), abs=1e-6)
+        assert mean[0]["headline"] == (method == "linear_probe")
+
+
+def test_results_depend_on_neither_order_nor_workers_and_a_finished_cell_is_not_done_again(
+    scored: str, small_corpus: str, small_checkpoint: str, tmp_path: Path
+) -> None:
+    names = list(reversed(NAMES[:3]))
+    out, recipe = str(tmp_path / "scores"), small(*QUICK, "evaluate.methods=[linear_probe]")
+    arguments: tuple[Any, ...] = ({"small": small_checkpoint}, twins(*names), {SYNTHETIC: small_corpus}, out)
+    evaluate_many(recipe, *arguments, Runtime(workers=2))
+    rows = read_results(out)
+    for name in names:
+        expected = [row for row in of(read_results(scored), benchmark=name) if row["method"] != "fine_tuning"]
+        assert of(rows, benchmark=name) == expected
+    # As if killed after all but one cell: no manifest, and one folder without its last file.
+    lost = Path(out, "cells/small/siim-zero-shot/0/cell.json")
+    lost.unlink()
+    Path(out, "manifest.json").unlink()
+    before = {file: file.stat().st_mtime_ns for file in Path(out).rglob("*") if file.is_file()}
+    evaluate_many(recipe, *arguments)
+    again = {str(file.relative_to(out)) for file, time in before.items() if file.stat().st_mtime_ns != time}
+    assert again == {"cells/small/siim-zero-shot/0/predictions.parquet", "results.json", "cells.json"} | (
+        {"stage.json"} if "stage.json" in again else set()
+    )
+    assert read_results(out) == rows
+
+
+def test_cell_that_fails_is_reported_and_stops_no_other_and_data_that_is_not_there_is_told(
+    small_corpus: str, small_checkpoint: str, tmp_path: Path
+) -> None:
+    specs = twins("siim-zero-shot")
+    broken = specs["siim-zero-shot"].model_copy(update={"name": "broken", "findings": ("Unicorn",)})
+    absent = choose_specs(["nih-zero-shot"])
+    out = str(tmp_path / "scores")
+    arguments: tuple[Any, ...] = (
+        {"small": small_checkpoint},
+        {"broken": broken} | specs | absent,
+        {SYNTHETIC: small_corpus},
+    )
+    with pytest.raises(ChexrayError, match=r"1 of 2 cells failed.*broken.*label of Unicorn; it has Atelectasis"):
+        evaluate_many(small(*QUICK), *arguments, out)
+    assert {row["benchmark"] for row in read_results(out)} == {"siim-zero-shot"}
+    states = {cell["benchmark"]: (cell["state"], cell["reason"]) for cell in storage.read_json(f"{out}/cells.json")}
+    assert states["siim-zero-shot"] == ("done", None)
+    assert states["broken"][0] == "failed"
+    assert states["nih-zero-shot"] == ("skipped", "no data: nih")
+    with pytest.raises(UsageError, match="never finished"):
+        read_manifest(out)
+
+
+def test_validation_split_is_refused_for_what_is_chosen_by_it(
+    small_corpus: str, small_checkpoint: str, tmp_path: Path
+) -> None:
+    specs = {"rsna-disease": twins("rsna-disease")["rsna-disease"].model_copy(update={"split": "validation"})}
+    with pytest.raises(UsageError, match="chooses by that split"):
+        evaluate_many(small(*QUICK), {"m": small_checkpoint}, specs, {SYNTHETIC: small_corpus}, str(tmp_path / "s"))
