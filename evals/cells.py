@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from chexray.evals.results import NotRun, Result
 from chexray.evals.specs import BenchmarkSpec
 from chexray.evals.subgroups import Subgroups
 from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
 from chexray.platform.corpus.shards import write_table
 from chexray.platform.evaluate_config import EvaluateConfig
 from chexray.platform.model.checkpoint import Checkpoint, load_checkpoint
@@ -82,7 +83,7 @@ class CellContext:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        return load_checkpoint(self.cell.uri, self.device)
+        return _loaded(self.cell.uri, read_manifest(self.cell.uri).fingerprint, self.device)
 
     def encode_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """[len(texts), D] float32 unit rows."""
@@ -91,6 +92,12 @@ class CellContext:
             text_ND = self.checkpoint.model.encode_text(token, normalize=True)
         embedding: npt.NDArray[np.float32] = text_ND.float().cpu().numpy()
         return embedding
+
+
+@lru_cache(maxsize=1)
+def _loaded(uri: str, fingerprint: str, device: str) -> Checkpoint:
+    """Kept for the next cell of this process: tasks leave it as it is. The fingerprint tells when it was replaced."""
+    return load_checkpoint(uri, device)
 
 
 TaskRun = Callable[[CellContext], CellOutput]

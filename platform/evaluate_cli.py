@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -22,13 +23,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _list_benchmarks(listed: bool) -> None:
-    """Runs before other options are needed: the data file is looked for on the command line itself."""
+    """Runs before other options are needed, or read: the data file is looked for on the command line itself."""
     if listed:
-        import sys
-
-        given = sys.argv[1:]
-        data = given[given.index("--data") + 1] if "--data" in given[:-1] else None
-        print_benchmarks(data)
+        words = " ".join(sys.argv[1:]).replace("--data=", "--data ").split(" ")
+        print_benchmarks(words[words.index("--data") + 1] if "--data" in words[:-1] else None)
         raise typer.Exit
 
 
