@@ -62,7 +62,7 @@ def curve_plots(row: BoardRow) -> tuple[Plots | None, list[str]]:
     rows = [plots for finding in findings if (plots := _finding_plots(finding, found, row.entries)) is not None]
     if not rows:
         return None, problems
-    lead = "Grey dots: chance, the prevalence, and probabilities that mean what they say."
+    lead = "Dotted lines: chance, the prevalence, and probabilities that mean what they say."
     if row.task == DISEASE_PREDICTION:
         lead += " With the largest share of labels; lines are of the first seed, AUROCs the mean over seeds."
     return Plots("Findings", lead, rows), problems

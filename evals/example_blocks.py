@@ -155,7 +155,8 @@ def _drawn(
 ) -> tuple[str, bytes | None]:
     if found is None:
         return f"{checkpoint}, {label}: no prediction", None
-    caption = f"{checkpoint}, {label}: Dice {number(found['dice'])}"
+    dice = "no Dice" if found["dice"] is None else f"Dice {number(found['dice'])}"
+    caption = f"{checkpoint}, {label}: {dice}"
     if pair is None or found["mask"] is None:
         return caption, None
     reference = dict(pair["masks"] or []).get(label)
