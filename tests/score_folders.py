@@ -67,7 +67,7 @@ def cell(checkpoint: str = "a", benchmark: str = "zs", **changes: Any) -> dict[s
         "state": "done",
         "reason": None,
         "seconds": 1.0,
-        "path": f"cells/{checkpoint}-{benchmark}".replace("<", "").replace(" ", ""),
+        "path": f"cells/{checkpoint}-{benchmark}",
         "corpora": {},
         "not_run": [],
         "subgroups": [],
