@@ -28,24 +28,37 @@ from chexray.platform.pages.curve_figures import Line, precision_recall_figure, 
 
 def headlines(row: BoardRow, board: Leaderboard) -> Listing:
     """The number of each checkpoint, and what the baseline makes of it."""
+    variants = list(dict.fromkeys(entry.row.variant for entry in row.entries if entry.row))
     rows = []
     for entry in row.entries:
-        first = entry.row
-        made = entry.outcome.comparison if entry.outcome else None
-        cells = ["–"] * 5
-        if first:
-            metric = metric_name(first.metric, first.finding)
-            cells = [metric, span(first.low, first.high), f"{first.n:,}", *seen_text(first)]
-        against = ["–"] * 3
-        if made and entry.outcome:
-            difference = f"{number(made.difference, True)} ({span(made.low, made.high, True)})"
-            against = [difference, f"{p_text(made.p_value)}; {p_text(entry.outcome.p_holm)}", entry.verdict or ""]
         name = f"{entry.checkpoint} (baseline)" if entry.checkpoint == board.baseline else entry.checkpoint
-        notes = outcome_notes(entry) or entry.reason or (first.variant if first else "")
-        rows.append((name, cells[0], value_text(entry), *cells[1:], *(against if board.baseline else []), notes))
+        notes = [outcome_notes(entry), entry.reason or ""]
+        if len(variants) > 1 and entry.row:
+            notes.append(f"measured by: {entry.row.variant}")
+        against = _against(entry) if board.baseline else []
+        rows.append((name, *_number_cells(entry), *against, "; ".join(note for note in notes if note)))
     extra = (f"less {board.baseline}", "p; corrected", "verdict") if board.baseline else ()
     header = ("checkpoint", "metric", "value", "95 % interval", "n", "images seen", "patients seen", *extra, "notes")
-    return Listing("Checkpoints", "", header, tuple(rows))
+    lead = f"Measured by: {variants[0]}" if len(variants) == 1 and variants[0] else ""
+    if not any(one[-1] for one in rows):
+        header, rows = header[:-1], [one[:-1] for one in rows]
+    return Listing("Checkpoints", lead, header, tuple(rows))
+
+
+def _number_cells(entry: Entry) -> list[str]:
+    first = entry.row
+    if first is None:
+        return ["–", value_text(entry), *["–"] * 4]
+    metric, interval = metric_name(first.metric, first.finding), span(first.low, first.high)
+    return [metric, value_text(entry), interval, f"{first.n:,}", *seen_text(first)]
+
+
+def _against(entry: Entry) -> list[str]:
+    if entry.outcome is None or entry.outcome.comparison is None:
+        return ["–", "–", entry.verdict or "–"]
+    made = entry.outcome.comparison
+    difference = f"{number(made.difference, True)} ({span(made.low, made.high, True)})"
+    return [difference, f"{p_text(made.p_value)}; {p_text(entry.outcome.p_holm)}", entry.verdict or "–"]
 
 
 def curve_plots(row: BoardRow) -> tuple[Plots | None, list[str]]:

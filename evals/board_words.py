@@ -235,7 +235,7 @@ def _failures(board: Leaderboard) -> Listing:
             entry.checkpoint,
             _seed(cell.seed),
             cell.state,
-            cell.reason or "no reason given",
+            cell.reason or ("no reason given" if cell.state == "failed" else "–"),
         )
         for name, _, entry in _entries(board)
         for cell in entry.failures

@@ -66,6 +66,8 @@ def leaderboard(
     print_leaderboard(board, Console())
     for uri in written:
         Console().print(f"written: {uri}", highlight=False, soft_wrap=True, markup=False)
+    if html is not None and not no_examples and not html.endswith((".html", ".htm")):
+        Console().print("The benchmarks' pages may show images and reports of patients.", style="dim")
 
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:
