@@ -6,7 +6,6 @@ that is called 2020 for a date.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chexray.curation.feature_map import FeatureMap
+from chexray.platform.pages.plots import INK, SOFT, finish, plain
 
 MORE, LESS, EVEN = "#1f7a8c", "#b5522b", "#8a94a0"
 BAND_COLOURS = {"outlier": "#b5522b", "support": "#1f7a8c", "central": "#7d8794"}
@@ -28,17 +28,10 @@ _VERDICTS = {
     "less": ("kept less often", LESS, "circle"),
     "as often": ("no difference", EVEN, "circle-open"),
 }
-_INK, _LINE = "#1c2733", "#dfe5ea"
 _DIVERGING = [[0.0, LESS], [0.5, "#f3f5f7"], [1.0, MORE]]
 _TICKS = [*(1 / n for n in (64, 32, 16, 8, 4, 2)), 1, 1.5, 2, 3, 4, 6, 8, 16, 32, 64]
 _FLOOR = 1 / 64
 """Where a factor of 0 is drawn: a log axis has no place for it."""
-
-
-def plain(text: str, most: int = 60) -> str:
-    """Other people's text for plotly: one line, at most `most` characters, and no markup in it."""
-    line = " ".join(text.split())
-    return html.escape(line if len(line) <= most else f"{line[: most - 1]}…", quote=False)
 
 
 def enrichment_figure(findings: Sequence[Mapping[str, Any]]) -> go.Figure:
@@ -67,10 +60,10 @@ def enrichment_figure(findings: Sequence[Mapping[str, Any]]) -> go.Figure:
             text=[_enrichment_hover(findings[row]) for row in rows],
             hoverinfo="text",
         )
-    figure.add_vline(x=1, line={"color": _INK, "width": 1, "dash": "dot"})
+    figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dot"})
     labels = [_two_lines(one["finding"], f"{one['positives_kept']:,} of {one['positives']:,} kept") for one in findings]
     ticks = [tick for tick in _TICKS if lowest <= tick <= highest]
-    _finish(figure, 36 * len(findings) + 130)
+    finish(figure, 36 * len(findings) + 130)
     figure.update_xaxes(
         type="log",
         range=[math.log10(lowest * 0.95), math.log10(highest)],
@@ -98,8 +91,8 @@ def kept_figure(groups: Mapping[str, Mapping[str, Any]], overall: float) -> go.F
             hoverinfo="text",
         )
     )
-    figure.add_vline(x=overall, line={"color": _INK, "width": 1, "dash": "dot"})
-    _finish(figure, 36 * len(groups) + 50)
+    figure.add_vline(x=overall, line={"color": INK, "width": 1, "dash": "dot"})
+    finish(figure, 36 * len(groups) + 50)
     figure.update_layout(margin={"t": 6, "b": 30})
     figure.update_xaxes(range=[0, 1.05 * max([overall, *share, 0.01])], tickformat=".0%", nticks=5)
     labels = [
@@ -170,7 +163,7 @@ def map_figure(points: FeatureMap) -> go.Figure:
                 text=[_point_hover(points, int(one)) for one in row],
                 hoverinfo="text",
             )
-    _finish(figure, 620)
+    finish(figure, 620)
     first, second = points.explained
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     figure.update_xaxes(title=f"first component, {first:.1%} of the variance", **hidden)
@@ -219,29 +212,11 @@ def _heat_map(
             showscale=False,
         )
     )
-    _finish(figure, 26 * len(rows) + 70)
+    finish(figure, 26 * len(rows) + 70)
     _name_axis(figure, "x", [plain(name, 16) for name in columns])
     _name_axis(figure, "y", [plain(name, 22) for name in rows])
     figure.update_layout(margin={"t": 6, "b": 30})
     return figure
-
-
-def _finish(figure: go.Figure, height: int) -> None:
-    figure.update_layout(
-        template=None,
-        height=height,
-        margin={"l": 10, "r": 14, "t": 40, "b": 50},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 12, "color": _INK},
-        hoverlabel={"bgcolor": "#ffffff", "bordercolor": _LINE, "align": "left", "font": {"color": _INK}},
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
-        dragmode=False,
-    )
-    # Unseen ticks hold the labels off the bars.
-    gap = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0,0,0,0)", "zeroline": False, "automargin": True}
-    figure.update_xaxes(gridcolor=_LINE, **gap)
-    figure.update_yaxes(gridcolor=_LINE, **gap)
 
 
 def _name_axis(figure: go.Figure, letter: str, labels: Sequence[str]) -> None:
@@ -251,7 +226,7 @@ def _name_axis(figure: go.Figure, letter: str, labels: Sequence[str]) -> None:
 
 
 def _two_lines(name: str, note: str) -> str:
-    return f"{plain(name, 22)}<br><span style='font-size:10px;color:#5b6875'>{plain(note)}</span>"
+    return f"{plain(name, 22)}<br><span style='font-size:10px;color:{SOFT}'>{plain(note)}</span>"
 
 
 def _enrichment_hover(one: Mapping[str, Any]) -> str:

@@ -4,14 +4,12 @@ covers its corpus, and what its bands look like. It can be mailed, and needs no 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import jinja2
-import plotly.io
 from plotly.offline import get_plotlyjs
 
 from chexray.curation.audit import UNKNOWN
@@ -29,13 +27,13 @@ from chexray.curation.audit_figures import (
     verdict,
 )
 from chexray.curation.feature_map import FeatureMap
+from chexray.platform.pages.plots import data_uri, embedded
 
 _GROUPS = ("dataset", "view", "sex", "age")
 _MOST_GROUPS = 30
 _MOST_SUBSETS = 6
 """Beyond, a table of all pairs of subsets does not fit a phone."""
 _SHORT_REPORT = 240
-_IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def audit_page(
     return template.render(
         name=name,
         audit=audit,
-        figures={key: _embedded(figure) for key, figure in figures.items()},
+        figures={key: embedded(figure) for key, figure in figures.items()},
         plotly=get_plotlyjs(),
         verdicts=_verdicts(audit["findings"]),
         rows=_shown(audit["findings"]),
@@ -158,19 +156,6 @@ def _examples(examples: Sequence[Example], bands: Sequence[str]) -> dict[str, li
     cards: dict[str, list[dict[str, Any]]] = {band: [] for band in bands}
     for one in examples:
         short = one.report if len(one.report) <= _SHORT_REPORT else f"{one.report[:_SHORT_REPORT]} …"
-        card = {"pair": one, "image": _data_uri(one.image), "short": short, "whole": short != one.report}
+        card = {"pair": one, "image": data_uri(one.image), "short": short, "whole": short != one.report}
         cards.setdefault(one.band or UNKNOWN, []).append(card)
     return {band: found for band, found in cards.items() if found}
-
-
-def _data_uri(image: bytes) -> str:
-    for magic, kind in _IMAGE_TYPES.items():
-        if image.startswith(magic):
-            return f"data:{kind};base64,{base64.b64encode(image).decode()}"
-    raise ValueError(f"image of {len(image)} bytes that start with {image[:4]!r} must be a JPEG or a PNG")
-
-
-def _embedded(figure: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end that, or open another."""
-    text: str = plotly.io.to_json(figure, validate=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -213,7 +213,12 @@ def demo(
 def main() -> None:
     """Entry point: errors that a user can act on become one line, and their exit code."""
     # Here and not above: they take their options from this module.
-    from chexray.platform import evaluate_cli, import_cli, subset_cli  # noqa: F401 - they add commands to `app`
+    from chexray.platform import (  # noqa: F401 - they add their commands to `app`
+        evaluate_cli,
+        import_cli,
+        leaderboard_cli,
+        subset_cli,
+    )
 
     try:
         app(standalone_mode=True)

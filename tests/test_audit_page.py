@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 
 from chexray.curation.audit import audit_subset
-from chexray.curation.audit_figures import band_figure, enrichment_figure, kept_figure, percent, plain
+from chexray.curation.audit_figures import band_figure, enrichment_figure, kept_figure, percent
 from chexray.curation.audit_page import Example, audit_page
 from chexray.curation.feature_map import FeatureMap
 from chexray.curation.selection import Band
+from chexray.platform.pages.plots import plain
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script><b>&amp;"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
