@@ -12,6 +12,24 @@ from chexray.platform.artifacts import read_manifest
 from chexray.platform.errors import UsageError
 
 
+def benchmarks_with_data(
+    specs: Mapping[str, BenchmarkSpec], places: Mapping[str, str]
+) -> tuple[dict[str, BenchmarkSpec], dict[str, str]]:
+    """Those whose datasets are all there, and of the others what is lacking. UsageError where nothing can be run."""
+    for spec in specs.values():
+        if spec.learns and spec.split == "validation":
+            raise UsageError(
+                f"evaluate.split=validation: {spec.name} chooses by that split what it learned, so its numbers there "
+                "would flatter; score it on the test split, or leave it out"
+            )
+    lacking = {name: sorted(set(spec.datasets) - places.keys()) for name, spec in specs.items()}
+    here = {name: specs[name] for name, names in lacking.items() if not names}
+    if not here:
+        wanted = sorted({name for names in lacking.values() for name in names})
+        raise UsageError(f"none of the benchmarks has its data; --data has no line for {', '.join(wanted)}")
+    return here, {name: ", ".join(names) for name, names in lacking.items() if names}
+
+
 def check_benchmark(spec: BenchmarkSpec, places: Mapping[str, str]) -> Iterator[str]:
     """A line for each split that it reads. UsageError names what is lacking, where, and what to do."""
     if lacking := [name for name in spec.datasets if name not in places]:

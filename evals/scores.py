@@ -54,7 +54,7 @@ def _row(cell: Cell, result: Mapping[str, Any], seed: int | None) -> Record:
         "benchmark": spec.name,
         "task": spec.task,
         "title": spec.title,
-        "version": spec.version,
+        "version": str(spec.version),
         "twin": spec.is_twin,
         "datasets": list(cell.corpora),
         "split": spec.split,

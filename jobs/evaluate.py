@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chexray.cluster.local import ray_session
-from chexray.evals.benchmark_check import check_benchmark
+from chexray.evals.benchmark_check import benchmarks_with_data, check_benchmark
 from chexray.evals.cells import Cell, plan_cells
 from chexray.evals.fanout import fan_out
 from chexray.evals.prompts import prompt_family
@@ -21,7 +21,7 @@ from chexray.platform import storage
 from chexray.platform.artifacts import Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
-from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.errors import ChexrayError
 from chexray.platform.evaluate_config import EvaluateConfig
 from chexray.platform.model.checkpoint import CONFIG_FILE, require_checkpoint
 
@@ -63,16 +63,7 @@ def evaluate_many(
     """
     runtime, config = runtime or Runtime(), recipe.evaluate
     prompt_family(config.prompts)
-    for spec in specs.values():
-        if spec.learns and spec.split == "validation":
-            raise UsageError(
-                f"evaluate.split=validation: {spec.name} chooses by that split what it learned, so its numbers there "
-                "would flatter; score it on the test split, or leave it out"
-            )
-    here = {name: spec for name, spec in specs.items() if set(spec.datasets) <= data.keys()}
-    if not here:
-        lacking = sorted({one for spec in specs.values() for one in spec.datasets if one not in data})
-        raise UsageError(f"none of the benchmarks has its data; --data lacks {', '.join(lacking)}")
+    here, skipped = benchmarks_with_data(specs, data)
     used = sorted({dataset for spec in here.values() for dataset in spec.datasets})
     for uri in checkpoints.values():
         require_checkpoint(uri)
@@ -96,7 +87,6 @@ def evaluate_many(
     sizes = {uri: _image_size(uri) for uri in resolved.values()}
     with ray_session(runtime), CellTable(cells) as table:
         records = fan_out(cells, sizes, stage.uri, config, runtime, table.show, table.encoded)
-    skipped = {name: sorted(set(spec.datasets) - data.keys()) for name, spec in specs.items() if name not in here}
     return _write(stage, cells, records, config, skipped)
 
 
@@ -110,15 +100,16 @@ def _write(
     cells: Sequence[Cell],
     records: Sequence[dict[str, Any]],
     config: EvaluateConfig,
-    skipped: Mapping[str, Sequence[str]],
+    skipped: Mapping[str, str],
 ) -> Manifest:
     """Results and what became of every cell; the manifest where none failed."""
     rows = score_rows(cells, records, stage.uri, config)
     storage.write_json(stage.path(RESULTS_FILE), rows)
     kept = [{name: value for name, value in record.items() if name != "results"} for record in records]
     kept += [
-        {"checkpoint": None, "benchmark": name, "state": "skipped", "reason": f"no data: {', '.join(lacking)}"}
-        for name, lacking in skipped.items()
+        {"checkpoint": name, "benchmark": benchmark, "seed": None, "state": "skipped", "reason": f"no data: {lacking}"}
+        for name in dict.fromkeys(cell.checkpoint for cell in cells)
+        for benchmark, lacking in skipped.items()
     ]
     storage.write_json(stage.path(CELLS_FILE), kept)
     if failed := [record for record in records if record["state"] == "failed"]:
