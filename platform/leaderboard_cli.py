@@ -15,7 +15,7 @@ from chexray.platform.cli import Json, app
 from chexray.platform.errors import UsageError
 
 if TYPE_CHECKING:
-    from chexray.evals.leaderboard import BoardRow, Entry, Leaderboard
+    from chexray.evals.board.leaderboard import BoardRow, Entry, Leaderboard
     from chexray.platform.pages.blocks import Listing
 
 _BENCHMARK_WIDTH, _CHECKPOINT_WIDTH = 26, 17
@@ -42,10 +42,10 @@ def leaderboard(
     json_: Json = False,
 ) -> None:
     """Put checkpoints beside each other: benchmarks, intervals, significance, subgroup gaps, what was seen before."""
-    from chexray.evals.board_files import as_dict, csv_text
-    from chexray.evals.board_files import markdown as markdown_text
-    from chexray.evals.leaderboard import build_leaderboard
-    from chexray.evals.score_files import read_all
+    from chexray.evals.board.files import as_dict, csv_text
+    from chexray.evals.board.files import markdown as markdown_text
+    from chexray.evals.board.leaderboard import build_leaderboard
+    from chexray.evals.board.score_files import read_all
     from chexray.platform import storage
 
     if no_examples and html is None:
@@ -57,7 +57,7 @@ def leaderboard(
             storage.write_bytes(uri, text(board).encode())
             written.append(uri)
     if html is not None:
-        from chexray.evals.board_pages import write_pages
+        from chexray.evals.board.pages import write_pages
 
         written += write_pages(board, html, examples=not no_examples)
     if json_:
@@ -72,7 +72,7 @@ def leaderboard(
 
 def print_leaderboard(board: Leaderboard, console: Console) -> None:
     """The table in as many parts as the width needs, its legend, and what a reader must know in short."""
-    from chexray.evals.board_words import legend, listings, summary_lines, widest_gaps
+    from chexray.evals.board.words import legend, listings, summary_lines, widest_gaps
 
     for uri in board.unfinished:
         console.print(Text(f"unfinished: {uri}; more numbers may come", style="yellow"), soft_wrap=True)
@@ -103,7 +103,7 @@ def _table(board: Leaderboard, columns: slice) -> Table:
 
 
 def _name(row: BoardRow, board: Leaderboard) -> Text:
-    from chexray.evals.board_words import headline_name, row_name, task_name
+    from chexray.evals.board.words import headline_name, row_name, task_name
 
     twin = "\nsynthetic images" if row.twin else ""
     return Text.assemble(
@@ -112,7 +112,7 @@ def _name(row: BoardRow, board: Leaderboard) -> Text:
 
 
 def _cell(row: BoardRow, entry: Entry) -> Text:
-    from chexray.evals.board_words import marks, other_metric, span, value_text
+    from chexray.evals.board.words import marks, other_metric, span, value_text
 
     if entry.state != "done" or entry.row is None:
         return Text(value_text(entry), style="red" if entry.state == "failed" else "dim")

@@ -17,9 +17,9 @@ import pytest
 from made_board import FINDINGS, made_board
 from score_folders import cell, score_row, write_scores
 
-from chexray.evals.board_pages import page_names, write_pages
-from chexray.evals.leaderboard import Leaderboard, build_leaderboard
-from chexray.evals.score_files import read_scores
+from chexray.evals.board.leaderboard import Leaderboard, build_leaderboard
+from chexray.evals.board.pages import page_names, write_pages
+from chexray.evals.board.score_files import read_scores
 from chexray.platform.pages.overlay import PREDICTION, REFERENCE, overlay
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script><b>&amp; | "

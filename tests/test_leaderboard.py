@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from score_folders import cell, drawn_predictions, score_row, write_scores
 
-from chexray.evals.board_files import as_dict, csv_text, escape, markdown
-from chexray.evals.board_words import marks, metric_name
-from chexray.evals.leaderboard import Entry, Leaderboard, build_leaderboard
-from chexray.evals.score_files import read_all, read_scores
+from chexray.evals.board.files import as_dict, csv_text, escape, markdown
+from chexray.evals.board.leaderboard import Entry, Leaderboard, build_leaderboard
+from chexray.evals.board.score_files import read_all, read_scores
+from chexray.evals.board.words import marks, metric_name
 from chexray.platform import cli
 from chexray.platform.errors import UsageError
 

@@ -12,12 +12,12 @@ import pytest
 from score_folders import cell, drawn_predictions, ids, predictions, score_row, write_scores
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from chexray.evals.board.curves import GRID, curves
+from chexray.evals.board.sample_scores import NotCompared, read_predictions, read_values
+from chexray.evals.board.score_files import read_scores
+from chexray.evals.board.significance import Contender, Outcome, compare, compare_findings, correct
 from chexray.evals.comparison import Comparison
-from chexray.evals.curves import GRID, curves
 from chexray.evals.delong import delong_test
-from chexray.evals.sample_scores import NotCompared, read_predictions, read_values
-from chexray.evals.score_files import read_scores
-from chexray.evals.significance import Contender, Outcome, compare, compare_findings, correct
 
 FINDINGS = ["Pneumonia", "Edema"]
 DRAWS = 200

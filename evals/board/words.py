@@ -7,8 +7,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from chexray.evals.leaderboard import BoardRow, Entry, Leaderboard
-from chexray.evals.score_files import ScoreRow, SubgroupRecord
+from chexray.evals.board.leaderboard import BoardRow, Entry, Leaderboard
+from chexray.evals.board.score_files import ScoreRow, SubgroupRecord
 from chexray.platform.pages.blocks import Listing
 
 BETTER, WORSE, SEEN, UNKNOWN = "▲", "▼", "†", "?"
@@ -128,7 +128,8 @@ def summary_lines(board: Leaderboard) -> list[str]:
 def listings(board: Leaderboard, in_short: bool = False) -> list[Listing]:
     """What stands below the table, without the lists that are empty; in short, without comparisons and gaps."""
     found = [] if in_short else [_comparisons(board), _gaps(board)]
-    return [one for one in (*found, _seen(board), _not_run(board), _failures(board)) if one.rows]
+    not_run = _not_run_in_short(board) if in_short else _not_run(board)
+    return [one for one in (*found, _seen(board), not_run, _failures(board)) if one.rows]
 
 
 def widest_gaps(board: Leaderboard) -> Listing:
@@ -226,6 +227,15 @@ def _not_run(board: Leaderboard) -> Listing:
         for key, metrics in found.items()
     )
     return Listing("Metrics that were not run", "", ("benchmark", "checkpoint", "metrics", "reason"), rows)
+
+
+def _not_run_in_short(board: Leaderboard) -> Listing:
+    """Their names alone: reasons are long, and stand in the pages and in JSON."""
+    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for name, _, entry in _entries(board):
+        found[name] |= dict.fromkeys(metric_name(one.metric) for one in entry.not_run)
+    rows = tuple((name, ", ".join(metrics)) for name, metrics in found.items() if metrics)
+    return Listing("Metrics that were not run (why: --html or --json)", "", ("benchmark", "metrics"), rows)
 
 
 def _failures(board: Leaderboard) -> Listing:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from chexray.evals.score_files import Cell, NotRunMetric, ScoreRow, Scores, SubgroupRecord
-from chexray.evals.significance import Contender, Outcome, compare, correct
+from chexray.evals.board.score_files import Cell, NotRunMetric, ScoreRow, Scores, SubgroupRecord
+from chexray.evals.board.significance import Contender, Outcome, compare, correct
 from chexray.evals.statistics import DRAWS
 from chexray.platform.errors import UsageError
 

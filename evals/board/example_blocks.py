@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
-from chexray.evals.board_words import number
-from chexray.evals.example_pairs import read_pairs, thumbnail
-from chexray.evals.leaderboard import BoardRow, Entry
-from chexray.evals.sample_scores import decoding_name, report_files
-from chexray.evals.score_files import Cell
+from chexray.evals.board.example_pairs import read_pairs, thumbnail
+from chexray.evals.board.leaderboard import BoardRow, Entry
+from chexray.evals.board.sample_scores import decoding_name, report_files
+from chexray.evals.board.score_files import Cell
+from chexray.evals.board.words import number
 from chexray.platform import storage
 from chexray.platform.corpus import raster
 from chexray.platform.errors import UsageError

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chexray.evals.board_words import (
+from chexray.evals.board.curves import Curves, curves
+from chexray.evals.board.leaderboard import BoardRow, Entry, Leaderboard
+from chexray.evals.board.sample_scores import NotCompared, Predictions, read_predictions
+from chexray.evals.board.score_files import DISEASE_PREDICTION, CalibrationRecord, GroupRecord, ScoreRow
+from chexray.evals.board.significance import compare_findings
+from chexray.evals.board.words import (
     metric_name,
     number,
     outcome_notes,
@@ -16,11 +21,6 @@ from chexray.evals.board_words import (
     span,
     value_text,
 )
-from chexray.evals.curves import Curves, curves
-from chexray.evals.leaderboard import BoardRow, Entry, Leaderboard
-from chexray.evals.sample_scores import NotCompared, Predictions, read_predictions
-from chexray.evals.score_files import DISEASE_PREDICTION, CalibrationRecord, GroupRecord, ScoreRow
-from chexray.evals.significance import compare_findings
 from chexray.evals.statistics import FloatArray, weighted_auroc
 from chexray.platform.pages.blocks import Listing, PlotRow, Plots
 from chexray.platform.pages.curve_figures import Line, precision_recall_figure, reliability_figure, roc_figure

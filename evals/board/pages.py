@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chexray.evals.benchmark_blocks import (
+from chexray.evals.board.benchmark_blocks import (
     against_baseline,
     all_results,
     calibration_table,
@@ -16,7 +16,10 @@ from chexray.evals.benchmark_blocks import (
     headlines,
     subgroup_tables,
 )
-from chexray.evals.board_words import (
+from chexray.evals.board.example_blocks import example_blocks
+from chexray.evals.board.leaderboard import BoardRow, Entry, Leaderboard
+from chexray.evals.board.score_files import DISEASE_PREDICTION
+from chexray.evals.board.words import (
     headline_name,
     legend,
     listings,
@@ -28,9 +31,6 @@ from chexray.evals.board_words import (
     task_name,
     value_text,
 )
-from chexray.evals.example_blocks import example_blocks
-from chexray.evals.leaderboard import BoardRow, Entry, Leaderboard
-from chexray.evals.score_files import DISEASE_PREDICTION
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
 from chexray.platform.pages.blocks import Block, BoardCell, BoardLine

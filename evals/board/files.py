@@ -9,7 +9,8 @@ import math
 import re
 from typing import Any
 
-from chexray.evals.board_words import (
+from chexray.evals.board.leaderboard import BoardRow, Entry, Leaderboard
+from chexray.evals.board.words import (
     gap_text,
     headline_name,
     legend,
@@ -23,7 +24,6 @@ from chexray.evals.board_words import (
     task_name,
     value_text,
 )
-from chexray.evals.leaderboard import BoardRow, Entry, Leaderboard
 
 CSV_COLUMNS = (
     "benchmark",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from chexray.evals.score_files import DISEASE_PREDICTION, Cell, ScoreRow
+from chexray.evals.board.score_files import DISEASE_PREDICTION, Cell, ScoreRow
 from chexray.evals.statistics import FloatArray
 from chexray.platform import storage
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from chexray.evals.board.sample_scores import NotCompared, Predictions, SampleValues, read_predictions, read_values
+from chexray.evals.board.score_files import DISEASE_PREDICTION, Cell, ScoreRow
 from chexray.evals.comparison import Comparison, holm, paired_bootstrap
 from chexray.evals.delong import delong, delong_test
-from chexray.evals.sample_scores import NotCompared, Predictions, SampleValues, read_predictions, read_values
-from chexray.evals.score_files import DISEASE_PREDICTION, Cell, ScoreRow
 from chexray.evals.statistics import DRAWS, LEVEL, FloatArray, Statistic, auroc_statistic, mean_statistic
 from chexray.platform.corpus.schema import NO_FINDING
 

@@ -1,0 +1,1 @@
+"""The leaderboard: from scores in folders to tables, comparisons and pages."""
