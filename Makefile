@@ -28,7 +28,7 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 chaos: setup
-	$(BIN)/python benchmarks/chaos.py chaos-out --kills 10
+	$(BIN)/python benchmarks/chaos.py chaos-out --kills 10 --latest 6 --reference
 
 # Type checkers do not follow an editable install's folder mapping, so an installed copy is checked.
 check: setup

@@ -4,9 +4,10 @@
 
 Some real Ray nodes on this machine, a worker on each. A node is killed (SIGKILL) at a random moment after the run has
 started or has recovered from the last kill; another one joins when it has gone on without it. At the end: how long each
-recovery took, at which sizes which steps ran, and how far losses and weights are from those of a run that nobody
-disturbed. One JSON object on the last line. Exit code 1 where a pair was lost, the losses differ or the run ended
-before the last kill.
+recovery took, at which sizes which steps ran, and how far losses and weights are from those of a run by one worker that
+nobody disturbed. Sums in another order at every size differ in their last bits, and training carries that on: so an
+undisturbed run by all workers (--reference) says how much is to be expected after so many steps. One JSON object on the
+last line. Exit code 1 where a pair was lost, losses differ by more than that or the run ended before the last kill.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ SETTINGS = (
     "run.max_failures=-1",
     "run.stall_seconds=120",
 )
-TOLERANCE = 2e-4
-"""Of the loss. float32 sums in another order at every size; measured: see docs/results.md."""
+TOLERANCE = 5e-5
+"""Of the loss, over 400 steps; or three times what the reference has. Measured: see docs/results.md."""
 
 
 def main() -> None:
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--latest", type=float, default=15.0, help="seconds within which the next kill comes")
     parser.add_argument("--checkpoint-steps", type=int, default=40, help="steps between checkpoints")
     parser.add_argument("--notice", type=int, default=0, help="seconds before a kill at which Ray is told of it")
+    parser.add_argument("--reference", action="store_true", help="an undisturbed run by all workers too")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     epochs = given.epochs or 30 * (given.kills + 1)
@@ -76,12 +78,19 @@ def main() -> None:
         run = thread.submit(_disturbed, recipe, corpus, str(given.out / "disturbed"), given.nodes)
         kills = _disturb(cluster, run, given, draw)
         disturbed = run.result()
+        if given.reference:
+            for _ in range(given.nodes - len(cluster.nodes)):
+                cluster.add_node()
+            pretrain(recipe, corpus, str(given.out / "other"), runtime=Runtime(workers=given.nodes))
     found = _compare(given.out, calm, disturbed, kills)
+    if given.reference:
+        found["worst_loss_difference_undisturbed"] = _worst(*(_history(given.out, name) for name in ("calm", "other")))
+    allowed = max(TOLERANCE, 3 * found.get("worst_loss_difference_undisturbed", 0))
     print(json.dumps(found))
     outlived = len(found["seconds_to_go_on"]) == given.kills
     if not outlived:
         print(f"of {given.kills} kills only {len(found['seconds_to_go_on'])} came in time: raise --epochs", flush=True)
-    sys.exit(0 if outlived and found["worst_loss_difference"] < TOLERANCE and found["accounts_equal"] else 1)
+    sys.exit(0 if outlived and found["worst_loss_difference"] < allowed and found["accounts_equal"] else 1)
 
 
 def _disturbed(recipe: Recipe, corpus: str, out: str, workers: int) -> Manifest:
@@ -126,10 +135,7 @@ def _wait(found: Any, run: Future[Manifest]) -> Any:
 
 
 def _compare(out: Path, calm: Manifest, disturbed: Manifest, kills: list[float]) -> dict[str, Any]:
-    one, other = (
-        [json.loads(line) for line in (out / name / "history.jsonl").read_text().splitlines()]
-        for name in ("calm", "disturbed")
-    )
+    one, other = _history(out, "calm"), _history(out, "disturbed")
     weights, others = (load_file(out / name / "open_clip_model.safetensors") for name in ("calm", "disturbed"))
     starts = disturbed.counts["starts"]
     after = [min((start["time"] for start in starts if start["time"] > kill), default=None) for kill in kills]
@@ -142,9 +148,17 @@ def _compare(out: Path, calm: Manifest, disturbed: Manifest, kills: list[float])
         "steps_repeated": disturbed.counts["steps_repeated"],
         "accounts_equal": disturbed.counts["accounts"] == calm.counts["accounts"]
         and [step["digest"] for step in one] == [step["digest"] for step in other],
-        "worst_loss_difference": max(abs(a["loss"] - b["loss"]) for a, b in zip(one, other, strict=True)),
+        "worst_loss_difference": _worst(one, other),
         "worst_weight_difference": max(float((weights[name] - others[name]).abs().max()) for name in weights),
     }
+
+
+def _history(out: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / name / "history.jsonl").read_text().splitlines()]
+
+
+def _worst(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
+    return max(abs(a["loss"] - b["loss"]) for a, b in zip(one, other, strict=True))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import torch
 from safetensors.numpy import load_file
 from small_runs import small
 
+from chexray.evals.board.leaderboard import build_leaderboard
+from chexray.evals.board.score_files import read_all
 from chexray.evals.specs import SYNTHETIC, BenchmarkSpec, choose_specs, twin_of
 from chexray.jobs.evaluate import evaluate_many, read_results
 from chexray.platform import storage
@@ -102,6 +104,21 @@ def test_means_over_label_seeds_are_the_means_of_the_seeds(scored: str) -> None:
         assert len(each) == 2
         assert mean[0]["value"] == pytest.approx(np.mean(each), abs=1e-6)
         assert mean[0]["headline"] == (method == "linear_probe")
+
+
+def test_leaderboard_computes_every_number_that_stands_for_a_benchmark_from_the_files_again(scored: str) -> None:
+    scores = read_all([scored, f"again={scored}"])
+    board = build_leaderboard(scores, "small", draws=20)
+    assert [row.benchmark for row in board.rows] == NAMES
+    for row in board.rows:
+        first, other = row.entries
+        assert first.row is not None
+        assert other.outcome is not None, row.benchmark
+        # Notes would say that the files give another number, or that the samples differ.
+        assert (other.outcome.reason, other.outcome.notes) == (None, ()), row.benchmark
+        assert other.outcome.comparison is not None
+        assert other.outcome.comparison.difference == 0
+        assert other.verdict == "no difference shown"
 
 
 def test_results_depend_on_neither_order_nor_workers_and_a_finished_cell_is_not_done_again(
