@@ -38,8 +38,7 @@ def check_benchmark(spec: BenchmarkSpec, places: Mapping[str, str]) -> Iterator[
     for uri in corpora.values():
         read_manifest(uri, "corpus")
     data = BenchmarkData(spec, corpora, "")
-    for split in dict.fromkeys(spec.splits):
-        rows = data.rows(split)
+    for split, rows in data.rows_by_split().items():
         line = f"{split}: {rows.num_rows:,} pairs of {len(set(rows['patient_id'].to_pylist())):,} patients"
         if spec.task in ("zero_shot", "disease_prediction"):
             target_nF = data.targets(rows)
@@ -50,9 +49,11 @@ def check_benchmark(spec: BenchmarkSpec, places: Mapping[str, str]) -> Iterator[
                     f"{spec.name}: no label is known in the {split} split of {', '.join(corpora.values())}"
                 )
         if spec.task == "segmentation":
-            masks = data.columns(rows, split, ["masks"])["masks"].to_pylist()
+            masks = [one for part in data.heavy(rows, split, ["masks"]) for one in part["masks"].to_pylist()]
             known = sum(set(spec.masks) <= {name for name, _ in one or ()} for one in masks)
             if not known:
                 raise UsageError(f"{spec.name}: no image of the {split} split has masks of {', '.join(spec.masks)}")
             line += f", {known:,} with masks"
+        if spec.task == "report_generation":
+            line += f", {sum(bool(report.strip()) for report in rows['report'].to_pylist()):,} with a report"
         yield line

@@ -5,18 +5,20 @@ n: rows of a split; F: findings; E: feature width; D: embedding width; S: image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
-from chexray.evals.specs import BenchmarkSpec
+from chexray.evals.specs import OWN, BenchmarkSpec
 from chexray.evals.statistics import FloatArray
 from chexray.evals.subgroups import age_bands
 from chexray.platform import storage
@@ -29,9 +31,9 @@ ATTRIBUTES = ("sex", "age", "view", "dataset")
 _LIGHT = ("sample_id", "patient_id", "dataset", "report", "labels", "sex", "age_years", "view")
 
 
-def encoding_file(folder: str, dataset: str, split: Split) -> str:
-    """Where a checkpoint's encodings of a corpus's split are, below the checkpoint's folder of encodings."""
-    return storage.join(folder, dataset, f"{split}.safetensors")
+def encoding_file(folder: str, dataset: str, shard: str) -> str:
+    """Where a checkpoint's encodings of a corpus's shard are, below the checkpoint's folder of encodings."""
+    return storage.join(folder, dataset, f"{shard.removeprefix('shards/').removesuffix('.parquet')}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class BenchmarkData:
     @cached_property
     def findings(self) -> list[str]:
         """The benchmark's, or all that the corpora have, "No Finding" last. UsageError for one that none has."""
-        known = {name for labels in self._all_labels for name in labels}
+        known = {name for counts in self._label_counts.values() for name in counts}
         if unknown := [name for name in self.spec.findings if name not in known]:
             raise UsageError(
                 f"{self.spec.name}: no pair of {', '.join(self.corpora.values())} has a label of "
@@ -61,18 +63,23 @@ class BenchmarkData:
     @cached_property
     def prevalence_F(self) -> FloatArray:
         """Of the findings, in all splits of the corpora, over known labels; NaN where none is."""
-        return prevalence(targets(self._all_labels, self.findings))
+        known_F, positive_F = np.zeros(len(self.findings)), np.zeros(len(self.findings))
+        for counts in self._label_counts.values():
+            for f, finding in enumerate(self.findings):
+                known_F[f] += counts[finding][0] + counts[finding][1]
+                positive_F[f] += counts[finding][1]
+        return np.where(known_F > 0, positive_F / np.maximum(known_F, 1), np.nan)
 
     def rows(self, split: Split) -> pa.Table:
         """What is known of a split's pairs, without images, and `corpus` (name) and `position` (in the corpus's split).
 
         UsageError where there are none: what is learned or chosen must not come from another split.
         """
-        tables = [_light_rows(name, uri, split) for name, uri in self.corpora.items()]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables([self._light_rows(name, split) for name in self.corpora])
         if self.spec.exclusive:
             target_nF = targets(_labels(table), self.spec.findings)
-            table = table.filter(pa.array(np.nansum(target_nF, axis=1) == 1))
+            known_n = ~np.isnan(target_nF).any(axis=1)
+            table = table.filter(pa.array(known_n & (np.nansum(target_nF, axis=1) == 1)))
         if not table.num_rows:
             if not self.spec.needs:
                 require_shards(next(iter(self.corpora.values())), split)
@@ -80,35 +87,69 @@ class BenchmarkData:
             raise UsageError(f"{self.spec.name}: {lacks}; {self.spec.needs or 'look at its findings'}")
         return table
 
+    def rows_by_split(self) -> dict[Split, pa.Table]:
+        """Of all splits that the benchmark reads. UsageError where two of them share a patient."""
+        rows = {split: self.rows(split) for split in dict.fromkeys(self.spec.splits)}
+        patients = {split: set(table["patient_id"].to_pylist()) for split, table in rows.items()}
+        for one, other in combinations(rows, 2):
+            if shared := len(patients[one] & patients[other]):
+                raise UsageError(f"{self.spec.name}: {shared} patients are in the {one} and in the {other} split")
+        return rows
+
     def targets(self, rows: pa.Table) -> FloatArray:
         """[n, F] float64 of the findings: 1, 0 or NaN = unknown."""
         return targets(_labels(rows), self.findings)
 
     def encoded(self, rows: pa.Table, split: Split, name: Encoding) -> npt.NDArray[np.float32]:
-        """[n, D] or [n, E] of the rows."""
+        """[n, D] or [n, E] of the rows. Their ids were kept with them, and are compared."""
         parts = []
         for dataset, position in _by_corpus(rows):
-            with storage.local_copy(encoding_file(self.encodings, dataset, split)) as file:
-                arrays = load_file(file)
-            if name not in arrays:
+            found = [
+                _read_encoding(encoding_file(self.encodings, dataset, shard.path), name)
+                for shard in list_shards(self.corpora[dataset], split)
+            ]
+            if any(values is None for _, values in found):
                 raise UsageError(
                     f"{self.spec.name}: the image tower gives no {name} before its projection, which it needs; "
                     "allowed: a timm model that pools before it projects"
                 )
-            parts.append(arrays[name][position])
+            ids = np.concatenate([ids for ids, _ in found])[position]
+            own = rows.filter(pc.equal(rows["corpus"], dataset))["sample_id"].to_pylist()
+            if not np.array_equal(ids, id_bytes(own)):
+                raise RuntimeError(f"{self.encodings}/{dataset}: the encodings of {split} are not those of its pairs")
+            parts.append(np.concatenate([values for _, values in found if values is not None])[position])
         return np.concatenate(parts)
 
-    def columns(self, rows: pa.Table, split: Split, names: Sequence[str]) -> pa.Table:
-        """Heavy columns (`image`, `masks`) of the rows, in their order."""
-        parts = []
+    def heavy(self, rows: pa.Table, split: Split, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Heavy columns (`image`, `masks`) of the rows, in their order, a shard at a time: all may not fit."""
         for dataset, position in _by_corpus(rows):
-            parts += _taken(self.corpora[dataset], split, position, names)
-        return pa.concat_tables(parts)
+            yield from _taken(self.corpora[dataset], split, position, names)
 
     @cached_property
-    def _all_labels(self) -> list[dict[str, int | None]]:
-        tables = [read_columns(uri, ["labels"]) for uri in self.corpora.values()]
-        return [labels for table in tables for labels in _labels(table)]
+    def _label_counts(self) -> dict[str, defaultdict[str, Counter[int | None]]]:
+        """Of each dataset and finding, how many pairs of all splits are absent (0), present (1), unknown (None)."""
+        found: dict[str, defaultdict[str, Counter[int | None]]] = {}
+        for name, uri in self.corpora.items():
+            counts = found[name] = defaultdict(Counter)
+            for shard in list_shards(uri):
+                table = read_table(storage.join(uri, shard.path), ["dataset", "labels"])
+                for labels in _labels(_of_dataset(table, name)):
+                    for finding, value in labels.items():
+                        counts[finding][value] += 1
+        return found
+
+    def _light_rows(self, name: str, split: Split) -> pa.Table:
+        table = read_columns(self.corpora[name], _LIGHT, split)
+        count = table.num_rows
+        table = table.append_column("corpus", pa.array([name] * count, pa.string()))
+        found = _of_dataset(table.append_column("position", pa.array(np.arange(count))), name)
+        if count and not found.num_rows:
+            others = ", ".join(sorted(set(table["dataset"].to_pylist())))
+            raise UsageError(
+                f"{self.spec.name}: {self.corpora[name]} is given as the corpus of {name}, and its {split} pairs are "
+                f"of {others}"
+            )
+        return found
 
 
 def attributes(rows: pa.Table) -> dict[str, list[str | None]]:
@@ -128,22 +169,25 @@ def targets(labels: Sequence[Mapping[str, int | None]], findings: Sequence[str])
     return np.array(rows, dtype=np.float64).reshape(len(labels), len(findings))
 
 
-def prevalence(target_nF: FloatArray) -> FloatArray:
-    known_F = (~np.isnan(target_nF)).sum(axis=0)
-    share_F: FloatArray = np.where(known_F > 0, np.nansum(target_nF, axis=0) / np.maximum(known_F, 1), np.nan)
-    return share_F
-
-
 def _labels(table: pa.Table) -> list[dict[str, int | None]]:
     return [dict(labels or []) for labels in table["labels"].to_pylist()]
 
 
-def _light_rows(name: str, uri: str, split: Split) -> pa.Table:
-    table = read_columns(uri, _LIGHT, split)
-    positions = pa.array(np.arange(table.num_rows))
-    return table.append_column("corpus", pa.array([name] * table.num_rows, pa.string())).append_column(
-        "position", positions
-    )
+def _of_dataset(table: pa.Table, name: str) -> pa.Table:
+    """The rows of the dataset: a merged corpus holds others too."""
+    return table if name == OWN else table.filter(pc.equal(table["dataset"], name))
+
+
+def id_bytes(sample_id: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Ids of 32 hex digits as uint8 [n, 32], as encodings keep them."""
+    return np.frombuffer("".join(sample_id).encode("ascii"), np.uint8).reshape(len(sample_id), -1)
+
+
+def _read_encoding(file: str, name: Encoding) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
+    """The ids of a shard and one of its encodings, None where there is no such; the others are not read."""
+    with storage.local_copy(file) as path, safe_open(path, "np") as opened:
+        ids: npt.NDArray[np.uint8] = opened.get_tensor("sample_id")
+        return ids, opened.get_tensor(name) if name in opened.keys() else None  # noqa: SIM118 - no mapping
 
 
 def _by_corpus(rows: pa.Table) -> list[tuple[str, npt.NDArray[np.int64]]]:
@@ -153,12 +197,11 @@ def _by_corpus(rows: pa.Table) -> list[tuple[str, npt.NDArray[np.int64]]]:
     return [(name, part["position"].to_numpy()) for name, part in chosen]
 
 
-def _taken(uri: str, split: Split, position: npt.NDArray[np.int64], names: Sequence[str]) -> list[pa.Table]:
-    """The rows at ascending positions of a corpus's split, shard by shard: no more than these stay in memory."""
-    first, parts = 0, []
+def _taken(uri: str, split: Split, position: npt.NDArray[np.int64], names: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows at ascending positions of a corpus's split, shard by shard."""
+    first = 0
     for shard in list_shards(uri, split):
         inside = position[(position >= first) & (position < first + shard.pairs)] - first
         if len(inside):
-            parts.append(read_table(storage.join(uri, shard.path), names).take(pa.array(inside)))
+            yield read_table(storage.join(uri, shard.path), names).take(pa.array(inside))
         first += shard.pairs
-    return parts

@@ -132,7 +132,7 @@ def run_cell(cell: Cell, out: str, config: EvaluateConfig, run: TaskRun, device:
     if (found := finished(cell, out)) is not None:
         return found
     started = time.perf_counter()
-    prompts = cell.spec.prompts or config.prompts
+    prompts = config.prompts or cell.spec.prompts
     output = run(CellContext(cell, config.model_copy(update={"prompts": prompts}), device))
     for name, table in output.tables.items():
         write_table(storage.join(folder, name), table)

@@ -38,8 +38,8 @@ MAP_BYTES = 2 * 2**30
 def segmentation(context: CellContext) -> CellOutput:
     """A decoder trained on the train split's masks, Dice and IoU on the test split's, by subgroup."""
     config = context.config.segmentation.model_copy(update={"seed": context.cell.seed})
-    splits: dict[str, Split] = {"train": "train", "validation": "validation", "test": context.spec.split}
-    masked = {role: _masked(context, split) for role, split in splits.items()}
+    rows = context.data.rows_by_split()
+    masked = {str(split): _masked(context, table, split) for split, table in rows.items()}
     maps = ImageLayers(context.checkpoint.model.visual, context.checkpoint.image_size, config.layers)
     results, table, _ = segment(
         maps,
@@ -52,8 +52,8 @@ def segmentation(context: CellContext) -> CellOutput:
     )
     output = CellOutput(results, {"masks.parquet": table})
     dice = table.filter(pc.equal(table["class"], context.spec.masks[0]))["dice"].to_numpy()
-    rows = context.data.rows(context.spec.split)
-    tested = rows.filter(pc.is_in(rows["sample_id"], value_set=pa.array(masked["test"].sample_id)))
+    every = rows[context.spec.split]
+    tested = every.filter(pc.is_in(every["sample_id"], value_set=pa.array(masked["test"].sample_id)))
     for attribute, group_n in attributes(tested).items():
         found = compare_groups(
             mean_statistic(dice[:, None]),
@@ -76,8 +76,8 @@ def report_generation(context: CellContext) -> CellOutput:
             f"{context.spec.name}: which language model? Give --set evaluate.reports.language_model=NAME (a hub name, "
             f"a folder or a URI), or {SCRATCH} for a small one that starts from nothing"
         )
-    train, validation = _report_pairs(context, "train"), _report_pairs(context, "validation")
-    test = _report_pairs(context, context.spec.split)
+    rows = context.data.rows_by_split()
+    train, validation, test = (_report_pairs(context, rows[split], split) for split in context.spec.splits)
     with ExitStack() as stack:
         if config.language_model == SCRATCH:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chexray-")))
@@ -90,24 +90,31 @@ def report_generation(context: CellContext) -> CellOutput:
     return output
 
 
-def _masked(context: CellContext, split: Split) -> MaskedImages:
-    """The split's images with a mask of each class. UsageError where there is none."""
-    rows = context.data.rows(split)
-    heavy = context.data.columns(rows, split, ["image", "masks"])
-    for name in ("sample_id", "patient_id"):
-        heavy = heavy.append_column(name, rows[name])
-    try:
-        return masked_images(heavy, context.spec.masks)
-    except ValueError as error:
-        raise UsageError(f"{context.spec.name}: {split} split: {error}") from error
+def stored_pixels(context: CellContext, rows: pa.Table, split: Split) -> StoredPixels:
+    """The rows' images, at the checkpoint's size."""
+    parts = context.data.heavy(rows, split, ["image"])
+    images = (image.as_py() for part in parts for image in part["image"])
+    return StoredPixels(images, rows.num_rows, context.checkpoint.image_size)
 
 
-def _report_pairs(context: CellContext, split: Split) -> ReportPairs:
+def _masked(context: CellContext, rows: pa.Table, split: Split) -> MaskedImages:
+    """Those of the split's images that have a mask of each class. UsageError where there are none."""
+    found = MaskedImages([], [], [], [])
+    for part in context.data.heavy(rows, split, ["sample_id", "patient_id", "image", "masks"]):
+        found = found.joined(masked_images(part, context.spec.masks))
+    if not len(found):
+        raise UsageError(
+            f"{context.spec.name}: no image of the {split} split has masks of {', '.join(context.spec.masks)}"
+        )
+    return found
+
+
+def _report_pairs(context: CellContext, rows: pa.Table, split: Split) -> ReportPairs:
     """The split's pairs with a report; feature maps are kept while memory is allowed."""
-    rows = context.data.rows(split)
-    rows = rows.filter(pa.array([bool(report.strip()) for report in rows["report"].to_pylist()]))
-    images = context.data.columns(rows, split, ["image"])["image"].to_pylist()
-    pixels = StoredPixels(images, context.checkpoint.image_size, budget=0)
+    rows = rows.filter(pa.array([bool(report.strip()) for report in rows["report"].to_pylist()], pa.bool_()))
+    if not rows.num_rows:
+        raise UsageError(f"{context.spec.name}: no pair of the {split} split has a report")
+    pixels = stored_pixels(context, rows, split)
 
     def load(chosen: Sequence[int]) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():

@@ -28,7 +28,7 @@ from chexray.evals.results import (
     result_of,
     undefined_estimate,
 )
-from chexray.evals.statistics import AurocEstimates, Estimate, FloatArray, auroc_estimates
+from chexray.evals.statistics import Estimate, FloatArray, auroc_statistic, defined_findings, estimates
 from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings
 from chexray.platform.evaluate_config import EvaluateConfig
 
@@ -144,21 +144,22 @@ def one_class_reasons(target_BF: npt.NDArray[np.floating]) -> tuple[str | None, 
 def _score(
     method: Method, variant: str, runs: Sequence[Predicted], data: DiseaseData, config: EvaluateConfig
 ) -> list[Result]:
-    """Results of one run, or of the mean AUROC of several over the same test split."""
+    """Results of one run, or of the mean AUROC of several over the same test split: all from one bootstrap."""
     learned_F = _learned(runs)
-    learned = iter(_per_finding(runs, learned_F, data, config))
+    sets = _sets(data, learned_F, config)
+    estimated = _estimates(runs, learned_F, sets, data, config)
     patient_B = np.asarray(data.test.patient_id)
     results = []
     for f, finding in enumerate(data.findings):
         target_B = data.test.target_BF[:, f]
         reason = next((run.undefined[f] for run in runs if run.undefined[f]), None)
-        estimate = next(learned) if learned_F[f] else undefined_estimate(patient_B[~np.isnan(target_B)])
+        estimate = estimated[f] or undefined_estimate(patient_B[~np.isnan(target_B)])
         of = variant if learned_F[f] else f"{variant}; undefined: {reason}"
         positives, prevalence = positives_of(target_B), float(data.prevalence_F[f])
         results.append(result_of(method, "auroc", of, estimate, finding, positives, prevalence))
-    for metric, chosen_F in _sets(data, learned_F, config).items():
-        estimate = _estimates(runs, chosen_F, data, config).mean if chosen_F.any() else undefined_estimate(patient_B)
-        results.append(result_of(method, metric, f"{variant}; {findings_of_mean(chosen_F, config)}", estimate))
+    for (metric, chosen_F), found in zip(sets.items(), estimated[len(data.findings) :], strict=True):
+        of = f"{variant}; {findings_of_mean(chosen_F, config)}"
+        results.append(result_of(method, metric, of, found or undefined_estimate(patient_B)))
     return results
 
 
@@ -168,25 +169,41 @@ def _learned(runs: Sequence[Predicted]) -> BoolArray:
     return np.array([all(reason is None for reason in reasons) for reasons in of_findings], dtype=np.bool_)
 
 
-def _per_finding(
-    runs: Sequence[Predicted], learned_F: BoolArray, data: DiseaseData, config: EvaluateConfig
-) -> Sequence[Estimate]:
-    """The estimate of each finding that was learned."""
-    if not learned_F.any():
-        return ()
-    if len(runs) == 1:
-        return _estimates(runs, learned_F, data, config).per_finding
-    each = [_estimates(runs, np.arange(len(learned_F)) == f, data, config) for f in np.flatnonzero(learned_F)]
-    return [replace(of.mean, n=of.per_finding[0].n, patients=of.per_finding[0].patients) for of in each]
-
-
 def _estimates(
-    runs: Sequence[Predicted], chosen_F: BoolArray, data: DiseaseData, config: EvaluateConfig
-) -> AurocEstimates:
-    """Of the chosen findings' columns of all runs side by side, so that their mean is one over the runs too."""
-    probability_BC = np.hstack([run.probability_BF[:, chosen_F] for run in runs])
-    target_BC = np.hstack([data.test.target_BF[:, chosen_F]] * len(runs))
-    return auroc_estimates(probability_BC, target_BC, data.test.patient_id, config.bootstrap, config.seed)
+    runs: Sequence[Predicted],
+    learned_F: BoolArray,
+    sets: Mapping[str, BoolArray],
+    data: DiseaseData,
+    config: EvaluateConfig,
+) -> list[Estimate | None]:
+    """Of each finding's AUROC and of each set's mean, the mean over the runs; None where it is of nothing learned."""
+    of_findings = [np.arange(len(learned_F)) == f for f in range(len(learned_F))]
+    wanted = [chosen_F & learned_F for chosen_F in (*of_findings, *sets.values())]
+    found: list[Estimate | None] = [None] * len(wanted)
+    made = [place for place, chosen_F in enumerate(wanted) if chosen_F.any()]
+    if not made:
+        return found
+    row_F = np.cumsum(learned_F) - 1
+    target_BG = data.test.target_BF[:, learned_F]
+    aurocs = [auroc_statistic(run.probability_BF[:, learned_F], target_BG) for run in runs]
+    # A finding that the test split knows one class of is undefined, and in no mean.
+    defined_F = learned_F & defined_findings(data.test.target_BF)
+
+    def means(weight_RB: FloatArray) -> FloatArray:
+        auroc_RG = np.mean([auroc(weight_RB)[:, :-1] for auroc in aurocs], axis=0)
+        columns = []
+        for place in made:
+            alone = wanted[place].sum() == 1
+            chosen_F = wanted[place] if alone else wanted[place] & defined_F
+            columns.append(auroc_RG[:, row_F[chosen_F]].mean(axis=1))
+        return np.column_stack(columns)
+
+    known_BF = ~np.isnan(data.test.target_BF)
+    known_BM = np.column_stack([known_BF[:, wanted[place]].any(axis=1) for place in made])
+    estimated = estimates(means, known_BM, data.test.patient_id, config.bootstrap, config.seed)
+    for place, estimate in zip(made, estimated, strict=True):
+        found[place] = estimate
+    return found
 
 
 def _sets(data: DiseaseData, learned_F: BoolArray, config: EvaluateConfig) -> dict[str, BoolArray]:

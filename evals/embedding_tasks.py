@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from chexray.evals.prompts import prompt_family
+from chexray.evals.prompts import PRESENCE, prompt_family
 from chexray.evals.results import (
     Result,
     findings_of_mean,
@@ -56,7 +56,7 @@ def evaluate_zero_shot(
     "No Finding" is scored by itself and is in no mean. Nor are findings with fewer than `min_positives` positives or
     negatives in the split; how many findings a mean is over stands in its variant.
     """
-    family = prompt_family(config.prompts)
+    family = prompt_family(config.prompts or PRESENCE.name)
     prompts = [text for finding in split.findings for text in family.pair(finding)]
     text_F2D = encode_texts(prompts).reshape(len(split.findings), 2, -1)
     probability_BF = zero_shot_probability(split.image_BD, text_F2D)

@@ -1,43 +1,45 @@
-"""Pixels of stored images, decoded when they are first asked for and kept as long as memory is allowed.
+"""Pixels of stored images, decoded once into a file of this machine: memory holds what is asked for, and no more.
 
 n: images; b: images of a batch; S: the tower's size in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from chexray.evals.masked_images import Recall
 from chexray.platform.model.preprocess import model_pixels
-
-CACHE_BYTES = 2 * 2**30
 
 
 class StoredPixels:
-    """Encoded images (PNG or JPEG) as uint8 [b, S, S] of the rows that are asked for."""
+    """Images as uint8 [b, S, S] of the rows that are asked for. Its file, n x S x S bytes, goes with it."""
 
-    def __init__(self, images: Sequence[bytes], size: int, budget: int = CACHE_BYTES) -> None:
-        self._images, self._size = images, size
-        self._recall = Recall(self._load, budget)
+    def __init__(self, images: Iterable[bytes], count: int, size: int) -> None:
+        """`images`: PNG or JPEG, `count` of them, read once and one after the other. ValueError on another number."""
+        self._folder = tempfile.TemporaryDirectory(prefix="chexray-")
+        file = Path(self._folder.name) / "pixels"
+        written = 0
+        with file.open("wb") as stream:
+            for image in images:
+                stream.write(model_pixels(image, size).tobytes())
+                written += 1
+        if written != count or not count:
+            raise ValueError(f"{written} images are there, {count} were promised; allowed: as many, and one or more")
+        self._pixels_nSS = np.memmap(file, np.uint8, "r", shape=(count, size, size))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._pixels_nSS)
 
     def __getitem__(self, row_b: npt.NDArray[np.int64], /) -> npt.NDArray[np.uint8]:
-        (pixels_bSS,) = self._recall([int(row) for row in row_b])
-        found: npt.NDArray[np.uint8] = pixels_bSS.numpy()
-        return found
+        return np.array(self._pixels_nSS[row_b])
 
     def subset(self, row_n: npt.NDArray[np.int64]) -> PixelSubset:
         """Some of the images, decoded once for all subsets."""
         return PixelSubset(self, row_n)
-
-    def _load(self, rows: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        return (torch.from_numpy(np.stack([model_pixels(self._images[row], self._size) for row in rows])),)
 
 
 class PixelSubset:

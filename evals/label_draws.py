@@ -13,10 +13,6 @@ import numpy.typing as npt
 
 from chexray.evals.statistics import FloatArray
 
-LABEL_SHARES = (0.01, 0.1, 1.0)
-LABEL_SEEDS = (42, 0, 1)
-"""BenchX's (Zhou et al. 2024), which other works compare with."""
-
 BoolArray = npt.NDArray[np.bool_]
 
 

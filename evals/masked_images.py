@@ -43,6 +43,11 @@ class MaskedImages:
     def __len__(self) -> int:
         return len(self.sample_id)
 
+    def joined(self, other: MaskedImages) -> MaskedImages:
+        """These and then the others."""
+        names = ("sample_id", "patient_id", "image", "mask")
+        return MaskedImages(*([*getattr(self, name), *getattr(other, name)] for name in names))
+
     def pixels(self, rows: Sequence[int], size: int) -> torch.Tensor:
         """image_bSS uint8, as the tower takes them."""
         return torch.from_numpy(np.stack([model_pixels(self.image[row], size) for row in rows]))
@@ -64,17 +69,14 @@ class MaskedImages:
 def masked_images(rows: pa.Table, classes: Sequence[str]) -> MaskedImages:
     """The rows of a corpus that have a mask of each class; those where one is not known are left out.
 
-    `rows`: the corpus's columns `sample_id`, `patient_id`, `image` and `masks`. Raises ValueError where none is left,
-    and on classes named twice or not at all.
+    `rows`: the corpus's columns `sample_id`, `patient_id`, `image` and `masks`. Raises ValueError on classes named
+    twice or not at all.
     """
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"classes are {list(classes)}; allowed: one or more different names")
     known = [dict(masks or []) for masks in rows["masks"].to_pylist()]
     kept = [row for row, masks in enumerate(known) if all(name in masks for name in classes)]
-    if not kept:
-        names = sorted({name for masks in known for name in masks})
-        raise ValueError(f"classes are {list(classes)}: none of {len(known)} images has a mask of each; masks: {names}")
-    chosen = rows.take(kept)
+    chosen = rows.take(pa.array(kept, pa.int64()))
     return MaskedImages(
         chosen["sample_id"].to_pylist(),
         chosen["patient_id"].to_pylist(),

@@ -9,18 +9,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from chexray.evals.benchmark_data import BenchmarkData
 from chexray.evals.cells import Cell
-from chexray.evals.disease_prediction import DiseaseData, LabelledSplit, Predicted, average_over_seeds
-from chexray.evals.results import Result
+from chexray.evals.seed_means import kept_means
 from chexray.evals.seen import seen_in_training
 from chexray.evals.specs import BenchmarkSpec
-from chexray.platform import storage
-from chexray.platform.corpus.shards import read_table
 from chexray.platform.evaluate_config import EvaluateConfig
 
 LOWER_IS_BETTER = ("mean_rank", "deviation", "radcliq")
@@ -38,8 +31,8 @@ def score_rows(cells: Sequence[Cell], records: Sequence[Record], out: str, confi
         cell = done[0][0]
         found = [_row(cell, result, record["seed"]) for cell, record in done for result in record["results"]]
         wanted = len([one for one in cells if (one.checkpoint, one.spec.name) == (checkpoint, benchmark)])
-        if cell.spec.task == "disease_prediction" and len(done) == wanted:
-            found += [_row(cell, result.as_dict(), None) for result in _over_seeds(done, out, config)]
+        if len(done) == wanted:
+            found += [_row(cell, result, None) for result in kept_means(cell, out) or ()]
         _mark_headline(found, cell.spec, config)
         seen = seen_in_training(cell.uri, BenchmarkData(cell.spec, cell.corpora, cell.encodings))
         rows += [row | seen for row in found]
@@ -81,44 +74,3 @@ def _mark_headline(rows: list[Record], spec: BenchmarkSpec, config: EvaluateConf
             continue
         row["headline"] = True
         return
-
-
-def _over_seeds(done: Sequence[tuple[Cell, Record]], out: str, config: EvaluateConfig) -> list[Result]:
-    """The mean of the label seeds' AUROCs for each method and share."""
-    cell = done[0][0]
-    tables = {record["seed"]: read_table(storage.join(out, cell.path, "predictions.parquet")) for cell, record in done}
-    first = done[0][1]
-    data = _disease_data(cell, _of_run(tables[first["seed"]], first["runs"][0]))
-    results: list[Result] = []
-    for run in first["runs"]:
-        chosen = {
-            record["seed"]: Predicted(
-                _matrix(_of_run(tables[record["seed"]], run), "probability", len(data.findings)),
-                tuple(other["undefined"]),
-                other["protocol"],
-            )
-            for _, record in done
-            for other in record["runs"]
-            if (other["method"], other["share"]) == (run["method"], run["share"])
-        }
-        results += average_over_seeds(run["method"], chosen, run["share"], data, config)
-    return results
-
-
-def _disease_data(cell: Cell, table: pa.Table) -> DiseaseData:
-    """What was known of the test split, from the predictions of any run."""
-    data = BenchmarkData(cell.spec, cell.corpora, cell.encodings)
-    step = len(data.findings)
-    sample_id, patient_id = (table[name].to_pylist()[::step] for name in ("sample_id", "patient_id"))
-    split = LabelledSplit(sample_id, patient_id, _matrix(table, "target", step))
-    return DiseaseData(data.findings, data.prevalence_F, split, split)
-
-
-def _of_run(table: pa.Table, run: Mapping[str, Any]) -> pa.Table:
-    return table.filter(pc.and_(pc.equal(table["method"], run["method"]), pc.equal(table["share"], run["share"])))
-
-
-def _matrix(table: pa.Table, column: str, findings: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[n, F] float64 of a column whose rows go sample by sample; NaN where it is null."""
-    value_N: np.ndarray[Any, np.dtype[np.float64]] = table[column].cast(pa.float64()).to_numpy()
-    return value_N.reshape(-1, findings)

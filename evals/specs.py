@@ -40,7 +40,16 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "retrieval": tuple(f"{d}_recall@{k}" for d in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
     "disease_prediction": ("mean_auroc", "mean_auroc_common", "mean_auroc_rare"),
     "segmentation": ("dice", "iou", "mean_dice", "mean_iou"),
-    "report_generation": ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "radgraph_f1", "chexbert_f1"),
+    "report_generation": (
+        "bleu_1",
+        "bleu_2",
+        "bleu_3",
+        "bleu_4",
+        "rouge_l",
+        "radgraph_f1",
+        "chexbert_f1_14_micro",
+        "chexbert_f1_14_macro",
+    ),
 }
 """Which of a task's numbers may stand for a benchmark on a leaderboard."""
 
@@ -104,6 +113,10 @@ class BenchmarkSpec(Settings):
             raise ValueError("masks: segmentation needs the names of one or more")
         if self.exclusive and len(self.findings) < 2:
             raise ValueError("exclusive: needs two or more findings")
+        if self.findings and not self.exclusive and self.task not in ("zero_shot", "disease_prediction"):
+            raise ValueError(f"findings: {self.task} uses them with exclusive: true only")
+        if self.metric.startswith("mean_") and self.task == "segmentation" and len(self.masks) < 2:
+            raise ValueError(f"metric {self.metric}: is of two or more masks; of one, {self.metric[5:]}")
         for kind in ("findings", "masks", "datasets"):
             names = getattr(self, kind)
             if len(set(names)) < len(names):
@@ -120,13 +133,21 @@ class BenchmarkSpec(Settings):
         return self.task in ("disease_prediction", "segmentation", "report_generation")
 
     @property
+    def looks_at_maps(self) -> bool:
+        """Whether it needs more of an image than its embedding and features, which are encoded once."""
+        return self.task in ("segmentation", "report_generation")
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Which splits of its data it reads."""
         return ("train", "validation", self.split) if self.learns else (self.split,)
 
 
 def twin_of(spec: BenchmarkSpec) -> BenchmarkSpec:
-    """The benchmark's twin, by the same name: results say that it is one."""
+    """The benchmark's twin, by the same name: results say that it is one. UsageError where its file leaves it open."""
+    for kind, needed in (("masks", spec.task == "segmentation"), ("findings", spec.exclusive)):
+        if needed and not getattr(spec.twin, kind):
+            raise UsageError(f"{spec.name}: its file has no twin.{kind}, so it has no synthetic twin")
     return spec.model_copy(
         update={
             "datasets": (SYNTHETIC,),
@@ -193,6 +214,8 @@ def choose_specs(names: list[str]) -> dict[str, BenchmarkSpec]:
             chosen |= shipped
         elif name.endswith((".yaml", ".yml")):
             spec = load_spec(name)
+            if spec.name in shipped:
+                raise UsageError(f"--benchmarks {name}: {spec.name} is the name of a shipped benchmark; take another")
             chosen[spec.name] = spec
         elif name in shipped:
             chosen[name] = shipped[name]

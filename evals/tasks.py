@@ -15,7 +15,7 @@ import pyarrow as pa
 from chexray.evals.benchmark_data import ATTRIBUTES, attributes
 from chexray.evals.calibration import calibration
 from chexray.evals.cells import CellContext, CellOutput, TaskRun, subgroup_record, without_nan
-from chexray.evals.dense_tasks import report_generation, segmentation
+from chexray.evals.dense_tasks import report_generation, segmentation, stored_pixels
 from chexray.evals.disease_prediction import (
     DiseaseData,
     LabelledSplit,
@@ -88,7 +88,7 @@ def retrieval(context: CellContext) -> CellOutput:
 def disease_prediction(context: CellContext) -> CellOutput:
     """A linear probe and fine-tuning at each share of the labels, with the cell's label seed."""
     data = context.data
-    rows = {name: data.rows(name) for name in context.spec.splits}
+    rows = data.rows_by_split()
     target = {name: data.targets(table) for name, table in rows.items()}
     train, test = (
         LabelledSplit(rows[name]["sample_id"].to_pylist(), rows[name]["patient_id"].to_pylist(), target[name])
@@ -143,9 +143,11 @@ def _encoded_split(context: CellContext, rows: pa.Table, findings: list[str]) ->
 def _probe_learner(context: CellContext, rows: dict[Split, pa.Table], target: dict[Split, FloatArray]) -> Learner:
     """From features that were encoded once for all of the checkpoint's benchmarks."""
     name = context.spec.split
+    feature: dict[Split, npt.NDArray[np.float32]] = {}
 
     def learn(row_D: npt.NDArray[np.int64]) -> Predicted:
-        feature = {split: context.data.encoded(rows[split], split, "feature") for split in rows}
+        for split in rows.keys() - feature.keys():
+            feature[split] = context.data.encoded(rows[split], split, "feature")
         return linear_probe(
             (feature["train"][row_D], target["train"][row_D]),
             (feature["validation"], target["validation"]),
@@ -162,8 +164,7 @@ def _tuned_learner(context: CellContext, rows: dict[Split, pa.Table], target: di
 
     def learn(row_D: npt.NDArray[np.int64]) -> Predicted:
         for split in rows.keys() - pixels.keys():
-            images = context.data.columns(rows[split], split, ["image"])["image"].to_pylist()
-            pixels[split] = StoredPixels(images, context.checkpoint.image_size)
+            pixels[split] = stored_pixels(context, rows[split], split)
         return fine_tune(
             FeatureTower(context.checkpoint.model),
             LabelledImages(pixels["train"].subset(row_D), target["train"][row_D]),
@@ -200,6 +201,7 @@ def _auroc_subgroups(
             config.bootstrap,
             config.seed,
             min_positives=config.min_positives,
+            mean_only=True,
         )
         records.append(subgroup_record(attribute, f"mean_auroc of {len(found.mean_over)} findings", found.mean))
     return records

@@ -41,7 +41,6 @@ def evaluate(
 ) -> Manifest:
     """One checkpoint on plain tasks over a corpus's own splits: every finding, every pair."""
     specs = plain_specs(list(benchmarks))
-    specs = {name: spec.model_copy(update={"split": recipe.evaluate.split}) for name, spec in specs.items()}
     return evaluate_many(
         recipe, {checkpoint_name(checkpoint): checkpoint}, specs, {OWN: corpus}, out, runtime, overwrite
     )
@@ -62,7 +61,10 @@ def evaluate_many(
     Raises `ChexrayError` at the end where cells failed: what worked is written, the same command tries those again.
     """
     runtime, config = runtime or Runtime(), recipe.evaluate
-    prompt_family(config.prompts)
+    if config.prompts is not None:
+        prompt_family(config.prompts)
+    if config.split is not None:
+        specs = {name: spec.model_copy(update={"split": config.split}) for name, spec in specs.items()}
     here, skipped = benchmarks_with_data(specs, data)
     used = sorted({dataset for spec in here.values() for dataset in spec.datasets})
     for uri in checkpoints.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -25,8 +26,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def _list_benchmarks(listed: bool) -> None:
     """Runs before other options are needed, or read: the data file is looked for on the command line itself."""
     if listed:
-        words = " ".join(sys.argv[1:]).replace("--data=", "--data ").split(" ")
-        print_benchmarks(words[words.index("--data") + 1] if "--data" in words[:-1] else None)
+        words = sys.argv[1:]
+        after = [value for word, value in pairwise(words) if word == "--data"]
+        joined = [word.removeprefix("--data=") for word in words if word.startswith("--data=")]
+        print_benchmarks(next(iter(after + joined), None))
         raise typer.Exit
 
 
@@ -84,8 +87,6 @@ def evaluate(
         else:
             places = read_data(str(data))
             _require_data(names, {name: spec.datasets for name, spec in specs.items()}, places, str(data))
-    split = settings.evaluate.split
-    specs = {name: spec.model_copy(update={"split": split}) for name, spec in specs.items()}
     runtime = Runtime(address=address, workers=workers, gpu=gpu)
     _report(out, run(settings, named_checkpoints(checkpoint), specs, places, out, runtime, overwrite), json_)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from chexray.platform.settings import Fraction, Positive, Seed, Settings
 
@@ -52,7 +52,7 @@ class SegmentationConfig(Settings):
         ge=0,
         description="of CPU memory for a frozen encoder's maps (or pixels, where it learns); the rest is computed anew",
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="in an evaluation, the cell's")
 
 
 class LoraConfig(Settings):
@@ -87,14 +87,14 @@ class ReportConfig(Settings):
     weight_decay: float = Field(0.0, ge=0)
     clip: Rate = Field(1.0, description="largest norm of the gradient")
     beams: tuple[Positive, ...] = Field((1, 4), min_length=1, description="decodings to score; 1 is greedy")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="in an evaluation, the cell's")
 
 
 class EvaluateConfig(Settings):
     """How checkpoints are scored."""
 
-    prompts: str = Field("presence", description="family of prompts, where a benchmark names none")
-    split: Literal["validation", "test"] = "test"
+    prompts: str | None = Field(None, description="family of prompts for all benchmarks; null: each one's own")
+    split: Literal["validation", "test"] | None = Field(None, description="for all benchmarks; null: each one's own")
     bootstrap: int = Field(2000, ge=10, le=100_000, description="draws over patients")
     min_positives: Positive = Field(5, description="findings with fewer positives are left out of the mean")
     rare_below: float = Field(0.02, gt=0, lt=1, description="findings with a lower prevalence count as rare")
@@ -108,3 +108,13 @@ class EvaluateConfig(Settings):
     segmentation: SegmentationConfig = SegmentationConfig()
     reports: ReportConfig = ReportConfig()
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _each_run_is_one(self) -> Self:
+        for name in ("methods", "label_shares", "label_seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: one is named twice")
+        if self.segmentation.seed or self.reports.seed:
+            raise ValueError("segmentation.seed and reports.seed follow evaluate.seed; set that")
+        return self

@@ -21,7 +21,7 @@ from chexray.evals.disease_prediction import (
     average_over_seeds,
     evaluate_disease_prediction,
 )
-from chexray.evals.label_draws import LABEL_SEEDS, LABEL_SHARES, draw_labels
+from chexray.evals.label_draws import draw_labels
 from chexray.evals.linear_probe import linear_probe
 from chexray.evals.results import Result
 from chexray.evals.statistics import auroc_estimates, bootstrap_weights, weighted_auroc
@@ -178,7 +178,7 @@ def test_evaluation_changed_test_labels_change_no_prediction() -> None:
 
 def test_average_over_seeds_is_the_mean_auroc_over_the_same_draws_of_patients() -> None:
     data = made()
-    runs = [evaluated(data, seed) for seed in LABEL_SEEDS]
+    runs = [evaluated(data, seed) for seed in EvaluateConfig().label_seeds]
     predicted = {run.draw.seed: run.predicted for run in runs}
     found = by_metric(average_over_seeds("linear_probe", predicted, 0.1, data, CONFIG))
     weight_RB = bootstrap_weights(data.test.patient_id, 100, CONFIG.seed)
@@ -258,8 +258,11 @@ def test_linear_probe_on_nih_finds_more_with_more_labels(real_data: Path) -> Non
         return linear_probe(known, (validation_BE, validation.target_BF), test_BE, "average pool")
 
     means = []
-    for share in LABEL_SHARES:
-        runs = [evaluate_disease_prediction("linear_probe", learner, data, share, seed, config) for seed in LABEL_SEEDS]
+    for share in EvaluateConfig().label_shares:
+        runs = [
+            evaluate_disease_prediction("linear_probe", learner, data, share, seed, config)
+            for seed in EvaluateConfig().label_seeds
+        ]
         predicted = {run.draw.seed: run.predicted for run in runs}
         found = by_metric(average_over_seeds("linear_probe", predicted, share, data, config))
         mean, healthy = found["mean_auroc"], found["No Finding"]

@@ -13,7 +13,8 @@ from dataset_files import label_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chexray.evals.label_draws import LABEL_SEEDS, LABEL_SHARES, LabelDraw, draw_labels
+from chexray.evals.label_draws import LabelDraw, draw_labels
+from chexray.platform.evaluate_config import EvaluateConfig
 
 Targets = npt.NDArray[np.float64]
 
@@ -123,7 +124,7 @@ def test_draw_labels_of_the_whole_nih_keeps_prevalence_far_better_than_random_pa
     assert target_BF.shape == (112_120, 14)
     wanted_F = share * target_BF.sum(axis=0)
     patients = np.unique(patient)
-    for seed in LABEL_SEEDS:
+    for seed in EvaluateConfig().label_seeds:
         drawn = draw_labels(ids, patient, target_BF, share, seed)
         chosen = np.random.default_rng(seed).permutation(patients)[: round(share * len(patients))]
         ours, random = (
@@ -138,17 +139,17 @@ def test_draw_labels_of_the_whole_nih_keeps_prevalence_far_better_than_random_pa
 
 def test_draw_same_seed_repeats_and_seeds_differ() -> None:
     table = made(0, 400, 300, (0.3, 0.1))
-    draws = {seed: draw_labels(*table, 0.1, seed) for seed in LABEL_SEEDS}
-    assert len({draw.sample_id for draw in draws.values()}) == len(LABEL_SEEDS)
-    again = draw_labels(*table, 0.1, LABEL_SEEDS[0])
-    assert again.sample_id == draws[LABEL_SEEDS[0]].sample_id
-    np.testing.assert_array_equal(again.row_D, draws[LABEL_SEEDS[0]].row_D)
+    draws = {seed: draw_labels(*table, 0.1, seed) for seed in EvaluateConfig().label_seeds}
+    assert len({draw.sample_id for draw in draws.values()}) == len(EvaluateConfig().label_seeds)
+    again = draw_labels(*table, 0.1, EvaluateConfig().label_seeds[0])
+    assert again.sample_id == draws[EvaluateConfig().label_seeds[0]].sample_id
+    np.testing.assert_array_equal(again.row_D, draws[EvaluateConfig().label_seeds[0]].row_D)
 
 
 def test_draw_whole_share_is_everything_at_any_seed() -> None:
     table = made(0, 50, 30, (0.3,))
-    for seed in LABEL_SEEDS:
-        drawn = draw_labels(*table, LABEL_SHARES[-1], seed)
+    for seed in EvaluateConfig().label_seeds:
+        drawn = draw_labels(*table, EvaluateConfig().label_shares[-1], seed)
         np.testing.assert_array_equal(drawn.row_D, np.arange(50))
         assert set(drawn.sample_id) == set(table[0])
 

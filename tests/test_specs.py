@@ -72,6 +72,8 @@ def test_registry_twins_ask_for_findings_and_masks_that_are_drawn() -> None:
         ({"twin": {"findings": ["Unicorn"]}}, "Unicorn: not drawn"),
         ({"task": "segmentation", "metric": "dice"}, "masks: segmentation needs"),
         ({"version": 0}, "version=0"),
+        ({"task": "retrieval", "metric": "image_to_text_recall@1", "findings": ["A"]}, "with exclusive: true only"),
+        ({"task": "segmentation", "masks": ["lungs"], "metric": "mean_dice"}, "mean_dice: is of two or more masks"),
     ],
 )
 def test_file_that_cannot_be_is_refused_with_its_field(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -102,6 +104,18 @@ def test_chosen_names_mix_the_registry_with_files(tmp_path: Path) -> None:
         choose_specs(["nih"])
     with pytest.raises(UsageError, match="none given"):
         choose_specs([])
+
+
+def test_file_by_the_name_of_a_shipped_benchmark_and_twins_that_its_file_leaves_open_are_refused(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"name": "nih-zero-shot"}))
+    with pytest.raises(UsageError, match="is the name of a shipped benchmark"):
+        choose_specs([str(file)])
+    masked = read_spec(yaml.safe_dump(GOOD | {"task": "segmentation", "metric": "dice", "masks": ["lungs"]}), "x")
+    with pytest.raises(UsageError, match=r"mine: its file has no twin\.masks"):
+        twin_of(masked)
 
 
 def test_plain_tasks_refuse_names_of_the_registry() -> None:

@@ -5,7 +5,8 @@ n: pairs read; S: the model's image size in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ BLOCK_PAIRS = 256
 _COLUMNS = ("sample_id", "image", "report")
 
 
-def read_window(corpus: str, window: Window, positions: IntArray, image_size: int) -> Iterator[dict[str, Any]]:
+def read_window(
+    corpus: str, window: Window, positions: IntArray, image_size: int, apply: Callable[..., Iterable[Any]] = map
+) -> Iterator[dict[str, Any]]:
     """Yield the pairs at `positions` of a window, in that order, in blocks of at most `BLOCK_PAIRS`.
+
+    `apply`: as `map`, by which images are decoded; a thread pool's decodes several at a time.
 
     A block: `image` uint8 [n, S, S], `report` and `sample_id` object arrays of str [n].
     """
@@ -30,7 +35,7 @@ def read_window(corpus: str, window: Window, positions: IntArray, image_size: in
     for start in range(0, len(rows), BLOCK_PAIRS):
         block = table.take(pa.array(rows[start : start + BLOCK_PAIRS]))
         yield {
-            "image": np.stack([model_pixels(image, image_size) for image in block["image"].to_pylist()]),
+            "image": np.stack(list(apply(partial(model_pixels, size=image_size), block["image"].to_pylist()))),
             "report": np.array(block["report"].to_pylist(), dtype=object),
             "sample_id": np.array(block["sample_id"].to_pylist(), dtype=object),
         }

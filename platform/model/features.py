@@ -60,9 +60,11 @@ def image_features(model: CustomTextCLIP, image_BSS: torch.Tensor) -> torch.Tens
 
 
 def feature_map(model: CustomTextCLIP, image_BSS: torch.Tensor) -> torch.Tensor:
-    """What the tower has before it pools: [B, E, H, W] of a convolutional one, [B, tokens, E] of a transformer."""
-    tower = FeatureTower(model)
-    return cast(torch.Tensor, tower.trunk.forward_features(normalise(image_BSS)))  # type: ignore[operator]
+    """What the tower has before it pools: [B, E, H, W] of a convolutional one, [B, patches, E] of a transformer."""
+    trunk = FeatureTower(model).trunk
+    map_B: torch.Tensor = trunk.forward_features(normalise(image_BSS))  # type: ignore[operator]
+    # A class token and registers stand before the patches.
+    return map_B if map_B.ndim == 4 else map_B[:, int(getattr(trunk, "num_prefix_tokens", 0)) :]
 
 
 def embed_with_features(model: CustomTextCLIP, image_BSS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
