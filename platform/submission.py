@@ -92,12 +92,7 @@ def build_submission(
         *_worded(given | _workers(used, given)),
         *_settings(settings or {}),
     ]
-    for word in [*words, *files.values()]:
-        if _CREDENTIALS.search(word):
-            raise UsageError(
-                "an option holds an address with credentials (scheme://name:secret@...), which everyone could read on "
-                "the cluster's dashboard; leave them out and keep them in the cluster's own environment"
-            )
+    _refuse_credentials([*words, *files.values()])
     metadata = {JOB_KEY: job} | ({OUT_KEY: str(given["out"])} if "out" in given else {})
     return Submission(job, tuple(words), metadata, files, float(used.get("cpus", 0)), int(used.get("memory", 0)))
 
@@ -117,6 +112,14 @@ def check_command(submission: Submission) -> None:
         raise UsageError(f"{submission.job}: {error.format_message()}") from error
     except Exit as error:
         raise UsageError(f"{submission.job}: prints and ends, so there is nothing to submit") from error
+
+
+def _refuse_credentials(texts: Sequence[str]) -> None:
+    if any(_CREDENTIALS.search(text) for text in texts):
+        raise UsageError(
+            "an option holds an address with credentials (scheme://name:secret@...), which everyone could read on the "
+            "cluster's dashboard; leave them out and keep them in the cluster's own environment"
+        )
 
 
 def _worded(options: Mapping[str, Any]) -> Iterator[str]:
