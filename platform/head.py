@@ -141,6 +141,9 @@ class Head:
                 "this machine reach that port?"
             ) from error
         except RuntimeError as error:
+            # A proxy's way to say that nothing answers behind it.
+            if re.search(r"status code 50[234]\b", str(error)):
+                raise UnreachableError(f"{self.address}: no answer from a Ray head ({_first(error)})") from error
             raise ClusterError(f"{self.address}: {_first(error)}") from error
 
 

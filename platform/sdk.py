@@ -166,7 +166,8 @@ class Run:
             raise StoppedError(f"{self._named}: was stopped; submit it again to go on")
         kind = RunRefusedError if code == UsageError.exit_code else RunFailedError
         said = last_error(details.message or "") or "without a word"
-        raise kind(f"{self._named} failed: {said} (all that it said: run.logs(), or `ray job logs {self.id}`)")
+        how = "failed" if code is None else f"failed with exit code {code}"
+        raise kind(f"{self._named} {how}: {said} (all that it said: run.logs(), or `ray job logs {self.id}`)")
 
 
 class Client:
