@@ -21,3 +21,33 @@ class StoppedError(ChexrayError):
 
 class LostWorkersError(ChexrayError):
     """Workers died, more often than the run may outlive. Starting again may help. Exit code 1."""
+
+
+class ClusterError(ChexrayError):
+    """A cluster's head did not do what it was asked, and says why. Exit code 1."""
+
+
+class UnreachableError(ClusterError):
+    """No head of a Ray cluster answers at the address."""
+
+
+class TokenError(ClusterError):
+    """The head takes no requests without its token, or not with this one."""
+
+
+class RunFailedError(ChexrayError):
+    """A submitted job failed: its last error, and how to see all that it said. Exit code 1."""
+
+
+class RunRefusedError(RunFailedError, UsageError):
+    """A submitted job found its own settings wrong: nothing was done. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunUnfinishedError(ChexrayError):
+    """What a submitted job writes was asked for before it was written."""
+
+
+class RunTimeoutError(RunUnfinishedError, TimeoutError):
+    """A submitted job did not end within the time that it was waited for. It goes on."""
