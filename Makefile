@@ -21,8 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/chexray demo --out demo-out
 
+# Two processes, each with a Ray of its own: while one waits for Ray to start or to notice a death, the other works.
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
