@@ -243,7 +243,7 @@ def test_address_given_wins_over_the_environment(head: RayHead, monkeypatch: pyt
 
 
 MISTAKES: list[tuple[Callable[[Client], Any], str]] = [
-    (lambda c: evals(c, benchmarks=["zero_shot", "triage"]), "triage: unknown; allowed: zero_shot"),
+    (lambda c: evals(c, benchmarks=["zero_shot", "triage"]), "triage: unknown; allowed with --corpus: zero_shot"),
     (lambda c: evals(c, benchmarks=[]), "none given"),
     (lambda c: evals(c, data={"nih": "s3://b/nih"}), "give one of corpus, data, twins"),
     (lambda c: evals(c, prompt="x"), "--prompt"),
