@@ -1,6 +1,7 @@
 """The two tasks that embeddings are enough for: zero-shot findings classification and retrieval.
 
-B: pairs of the split; F: findings; D: embedding width. No Ray and no model here: embeddings come in.
+B: pairs of the split; F: findings; K: families of prompts; D: embedding width. No Ray and no model here: embeddings
+come in.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from chexray.evals.prompts import PRESENCE, prompt_family
+from chexray.evals.prompts import PRESENCE, prompt_families
 from chexray.evals.results import (
     Result,
     findings_of_mean,
@@ -25,7 +26,7 @@ from chexray.evals.results import (
 )
 from chexray.evals.retrieval import RETRIEVAL_VARIANT, Retrieval, retrieve
 from chexray.evals.statistics import FloatArray, auroc_estimates, mean_estimates
-from chexray.evals.zero_shot import zero_shot_probability
+from chexray.evals.zero_shot import unit_vectors, zero_shot_probability
 from chexray.platform.evaluate_config import EvaluateConfig
 
 RECALL_AT = (1, 5, 10)
@@ -56,11 +57,12 @@ def evaluate_zero_shot(
     "No Finding" is scored by itself and is in no mean. Nor are findings with fewer than `min_positives` positives or
     negatives in the split; how many findings a mean is over stands in its variant.
     """
-    family = prompt_family(config.prompts or PRESENCE.name)
-    prompts = [text for finding in split.findings for text in family.pair(finding)]
-    text_F2D = encode_texts(prompts).reshape(len(split.findings), 2, -1)
-    probability_BF = zero_shot_probability(split.image_BD, text_F2D)
-    variant = f"prompts={family.name}"
+    name = config.prompts or PRESENCE.name
+    families = prompt_families(name)
+    prompts = [text for family in families for finding in split.findings for text in family.pair(finding)]
+    text_KF2D = unit_vectors("text", encode_texts(prompts).reshape(len(families), len(split.findings), 2, -1))
+    probability_BF = zero_shot_probability(split.image_BD, text_KF2D.mean(axis=0))
+    variant = f"prompts={name}"
     per_finding = zip(
         split.findings,
         _aurocs(probability_BF, split, config, slice(None)).per_finding,

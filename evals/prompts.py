@@ -68,12 +68,41 @@ SENTENCE = PromptFamily(
 )
 """The same contrast as whole sentences, nearer to how reports are written."""
 
-PROMPT_FAMILIES: Mapping[str, PromptFamily] = MappingProxyType({family.name: family for family in (PRESENCE, SENTENCE)})
+EVIDENCE = PromptFamily(
+    name="evidence",
+    positive="Findings consistent with {finding}.",
+    negative="No evidence of {finding}.",
+    no_finding=PromptPair("No evidence of disease.", "Findings consistent with disease."),
+)
+"""The turns of phrase with which impressions state and exclude."""
+
+RADIOGRAPH = PromptFamily(
+    name="radiograph",
+    positive="A chest radiograph with {finding}.",
+    negative="A chest radiograph without {finding}.",
+    no_finding=PromptPair("A chest radiograph without findings.", "A chest radiograph with findings."),
+)
+"""The form of captions, as CLIP's "a photo of a {label}"."""
+
+PROMPT_FAMILIES: Mapping[str, PromptFamily] = MappingProxyType(
+    {family.name: family for family in (PRESENCE, SENTENCE, EVIDENCE, RADIOGRAPH)}
+)
+_JOINED = "+"
 
 
-def prompt_family(name: str) -> PromptFamily:
-    """The family called `name`; UsageError listing the known ones if there is none."""
-    family = PROMPT_FAMILIES.get(name)
-    if family is None:
-        raise UsageError(f"prompt family is {name!r}; allowed: {', '.join(sorted(PROMPT_FAMILIES))}")
-    return family
+def prompt_families(name: str) -> tuple[PromptFamily, ...]:
+    """The family called `name`, or the families of an ensemble: 'presence+sentence'.
+
+    An ensemble's texts are embedded one by one, and their unit embeddings averaged (Radford et al. 2021, section
+    3.1.4). UsageError for an unknown family, and for one named twice.
+    """
+    names = name.split(_JOINED)
+    for one in names:
+        if one not in PROMPT_FAMILIES:
+            raise UsageError(
+                f"prompt family is {one!r}; allowed: {', '.join(sorted(PROMPT_FAMILIES))}, or several joined by "
+                f"{_JOINED}"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError(f"prompts {name}: a family is named twice")
+    return tuple(PROMPT_FAMILIES[one] for one in names)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from chexray.evals.prompts import PROMPT_FAMILIES
+from chexray.evals.prompts import prompt_families
 from chexray.platform import storage
 from chexray.platform.corpus.schema import Split
 from chexray.platform.corpus.synthetic.labels import FINDINGS as SYNTHETIC_FINDINGS
@@ -107,8 +107,11 @@ class BenchmarkSpec(Settings):
     def _fits_its_task(self) -> Self:
         if self.metric not in METRICS[self.task]:
             raise ValueError(f"metric {self.metric}: {self.task} has {', '.join(METRICS[self.task])}")
-        if self.prompts is not None and self.prompts not in PROMPT_FAMILIES:
-            raise ValueError(f"prompts {self.prompts}: allowed: {', '.join(sorted(PROMPT_FAMILIES))}")
+        if self.prompts is not None:
+            try:
+                prompt_families(self.prompts)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         if self.task == "segmentation" and not self.masks:
             raise ValueError("masks: segmentation needs the names of one or more")
         if self.exclusive and len(self.findings) < 2:

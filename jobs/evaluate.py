@@ -13,7 +13,7 @@ from chexray.cluster.local import ray_session
 from chexray.evals.benchmark_check import benchmarks_with_data, check_benchmark
 from chexray.evals.cells import Cell, plan_cells
 from chexray.evals.fanout import fan_out
-from chexray.evals.prompts import prompt_family
+from chexray.evals.prompts import prompt_families
 from chexray.evals.scores import score_rows
 from chexray.evals.specs import OWN, BenchmarkSpec, plain_specs
 from chexray.jobs.cell_table import CellTable
@@ -62,7 +62,7 @@ def evaluate_many(
     """
     runtime, config = runtime or Runtime(), recipe.evaluate
     if config.prompts is not None:
-        prompt_family(config.prompts)
+        prompt_families(config.prompts)
     if config.split is not None:
         specs = {name: spec.model_copy(update={"split": config.split}) for name, spec in specs.items()}
     here, skipped = benchmarks_with_data(specs, data)

@@ -65,7 +65,7 @@ def test_registry_twins_ask_for_findings_and_masks_that_are_drawn() -> None:
         ({"metric": "auroc"}, "metric auroc: zero_shot has mean_auroc"),
         ({"nme": "x"}, "nme: unknown; allowed: name, version"),
         ({"name": "Has Spaces"}, "name='Has Spaces'"),
-        ({"prompts": "poem"}, "prompts poem: allowed: presence, sentence"),
+        ({"prompts": "poem"}, "prompt family is 'poem'; allowed: evidence, presence"),
         ({"datasets": []}, r"datasets=\[\]"),
         ({"findings": ["A", "A"]}, "findings: one is named twice"),
         ({"exclusive": True}, "exclusive: needs two or more findings"),

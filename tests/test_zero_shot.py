@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from chexray.evals.prompts import PROMPT_FAMILIES, PromptPair, prompt_family
+from chexray.evals.embedding_tasks import EncodedSplit, evaluate_zero_shot
+from chexray.evals.prompts import PROMPT_FAMILIES, PromptPair, prompt_families
 from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings, zero_shot_probability
 from chexray.platform.errors import UsageError
+from chexray.platform.evaluate_config import EvaluateConfig
 
 GOLDEN = Path(__file__).resolve().parents[1] / "../shared/data/golden/eval_reference.npz"
 
@@ -119,11 +122,11 @@ def test_auroc_nan_score_of_known_sample_raises_and_of_unknown_sample_is_ignored
     ],
 )
 def test_prompts_presence_family_writes_reference_pair(finding: str, expected: tuple[str, str]) -> None:
-    assert prompt_family("presence").pair(finding) == PromptPair(*expected)
+    assert prompt_families("presence")[0].pair(finding) == PromptPair(*expected)
 
 
 def test_prompts_sentence_family_writes_sentences() -> None:
-    assert prompt_family("sentence").pairs(["Pleural_Thickening", "No Finding"]) == (
+    assert prompt_families("sentence")[0].pairs(["Pleural_Thickening", "No Finding"]) == (
         PromptPair("There is Pleural Thickening.", "There is no Pleural Thickening."),
         PromptPair("There is no finding.", "There is a finding."),
     )
@@ -136,10 +139,32 @@ def test_prompts_every_family_contrasts_two_different_texts() -> None:
 
 
 def test_prompts_unknown_family_raises_listing_the_known() -> None:
-    with pytest.raises(UsageError, match=r"prompt family is 'chexpert'; allowed: presence, sentence"):
-        prompt_family("chexpert")
+    with pytest.raises(UsageError, match=r"prompt family is 'chexpert'; allowed: evidence, presence, radiograph, sentence"):
+        prompt_families("chexpert")
 
 
 def test_prompts_blank_finding_raises() -> None:
     with pytest.raises(ValueError, match="finding is '_ '"):
-        prompt_family("presence").pair("_ ")
+        prompt_families("presence")[0].pair("_ ")
+
+
+def test_ensemble_of_prompts_averages_the_unit_embeddings_of_its_families() -> None:
+    """By hand: one finding; presence points along x against y, sentence along y against x, thrice as long."""
+    embedding = {"Edema": (1, 0), "no Edema": (0, 1), "There is Edema.": (0, 3), "There is no Edema.": (3, 0)}
+
+    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
+        return np.array([embedding[text] for text in texts], dtype=np.float32)
+
+    image_BD = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    split = EncodedSplit(["a", "b"], ["p", "q"], ["", ""], image_BD, image_BD, ["Edema"], np.array([[1.0], [0.0]]), np.array([0.5]))
+    found = {}
+    for name in ("presence", "sentence", "presence+sentence"):
+        results, probability_BF = evaluate_zero_shot(split, encode, EvaluateConfig(prompts=name, bootstrap=10))
+        assert results[0].variant == f"prompts={name}"
+        found[name] = probability_BF[:, 0]
+    high = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(found["presence"], [high, 1 - high])
+    np.testing.assert_allclose(found["sentence"], [1 - high, high])
+    np.testing.assert_allclose(found["presence+sentence"], [0.5, 0.5])
+    with pytest.raises(UsageError, match="named twice"):
+        prompt_families("presence+presence")
