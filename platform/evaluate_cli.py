@@ -47,12 +47,12 @@ def evaluate(
         str | None, typer.Option(help="A synthetic corpus, on which the benchmarks' twins run.", metavar="CORPUS")
     ] = None,
     benchmarks: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Comma-separated. With --corpus: zero_shot, retrieval, disease_prediction, segmentation, "
-            "report_generation; else names as --list prints them, .yaml files, or all."
+            help="Comma-separated. With --corpus: zero_shot, retrieval (these two if not given), disease_prediction, "
+            "segmentation, report_generation; else names as --list prints them, .yaml files, or all."
         ),
-    ] = "zero_shot,retrieval",
+    ] = None,
     listed: Annotated[
         bool,
         typer.Option(
@@ -76,7 +76,9 @@ def evaluate(
 
     if sum(given is not None for given in (corpus, data, twins)) != 1:
         raise UsageError("give one of --corpus (plain tasks), --data (the registry) and --twins (the registry's twins)")
-    names = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    if benchmarks is None and corpus is None:
+        raise UsageError("--benchmarks: which? Give names as --list prints them, .yaml files, or all")
+    names = [name.strip() for name in (benchmarks or "zero_shot,retrieval").split(",") if name.strip()]
     settings = load_recipe(recipe, set_)
     if corpus is not None:
         specs, places = plain_specs(names), {OWN: corpus}

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from chexray.platform import storage
 from chexray.platform.artifacts import Kind, Manifest, read_manifest
+from chexray.platform.config import load_recipe, recipe_names
 from chexray.platform.errors import (
     ChexrayError,
     RunFailedError,
@@ -34,7 +35,7 @@ from chexray.platform.errors import (
     UsageError,
 )
 from chexray.platform.head import Head
-from chexray.platform.submission import JOB_KEY, OUT_KEY, Resources, build_submission, check_command, names_of
+from chexray.platform.submission import JOB_KEY, OUT_KEY, Resources, build_submission, check_command, names_of, worded
 from chexray.platform.summary import result_rows
 from chexray.platform.wheel import write_wheel
 
@@ -219,6 +220,7 @@ class Client:
         The command line is checked here first: `UsageError` says what is wrong, and nothing is submitted.
         """
         submission = build_submission(job, arguments, options, settings, resources)
+        _check_settings(str(options.get("recipe", "tiny")), settings or {})
         if job == "evaluate" and options.get("benchmarks") is not None:
             _check_benchmarks(names_of(options["benchmarks"]), plain=options.get("corpus") is not None)
         check_command(submission)
@@ -274,6 +276,12 @@ def _status(details: Any) -> Status:
     # Ray's is an enumeration of strings.
     status: Status = details.status.value
     return status
+
+
+def _check_settings(recipe: str, settings: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where a setting is unknown, or not allowed with a shipped recipe."""
+    if recipe in recipe_names():
+        load_recipe(recipe, [f"{key}={worded(value)}" for key, value in settings.items()])
 
 
 def _check_benchmarks(names: list[str], plain: bool) -> None:

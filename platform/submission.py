@@ -155,20 +155,20 @@ def _worded(options: Mapping[str, Any]) -> Iterator[str]:
             yield flag
         elif isinstance(value, Mapping):
             for key, one in value.items():
-                yield from (flag, f"{key}={_text(one)}")
+                yield from (flag, f"{key}={worded(one)}")
         elif isinstance(value, Sequence) and not isinstance(value, str):
             for one in [",".join(value)] if name in _IN_ONE else value:
-                yield from (flag, _text(one))
+                yield from (flag, worded(one))
         else:
-            yield from (flag, _text(value))
+            yield from (flag, worded(value))
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
-        yield from ("--set", f"{key}={_text(value)}")
+        yield from ("--set", f"{key}={worded(value)}")
 
 
-def _text(value: Any) -> str:
+def worded(value: Any) -> str:
     """As the command line reads it: text as it is, the rest as YAML (of which JSON is a part): true, null, [a, b]."""
     return str(value) if isinstance(value, str | Path) else json.dumps(value)
 

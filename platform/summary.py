@@ -86,7 +86,8 @@ def headlines_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         name = f"{row['metric']} {row['finding'] or ''}".strip().replace("_", " ")
         span_ = span(row["low"], row["high"])
-        table.add_row(row["benchmark"], row["checkpoint"], name, number(row["value"]), span_, str(row["n"]))
+        twin = "\n[dim]synthetic twin[/dim]" if row["twin"] else ""
+        table.add_row(row["benchmark"] + twin, row["checkpoint"], name, number(row["value"]), span_, str(row["n"]))
     return table
 
 

@@ -139,7 +139,9 @@ def test_prompts_every_family_contrasts_two_different_texts() -> None:
 
 
 def test_prompts_unknown_family_raises_listing_the_known() -> None:
-    with pytest.raises(UsageError, match=r"prompt family is 'chexpert'; allowed: evidence, presence, radiograph, sentence"):
+    with pytest.raises(
+        UsageError, match=r"prompt family is 'chexpert'; allowed: evidence, presence, radiograph, sentence"
+    ):
         prompt_families("chexpert")
 
 
@@ -156,7 +158,9 @@ def test_ensemble_of_prompts_averages_the_unit_embeddings_of_its_families() -> N
         return np.array([embedding[text] for text in texts], dtype=np.float32)
 
     image_BD = np.array([[1, 0], [0, 1]], dtype=np.float32)
-    split = EncodedSplit(["a", "b"], ["p", "q"], ["", ""], image_BD, image_BD, ["Edema"], np.array([[1.0], [0.0]]), np.array([0.5]))
+    split = EncodedSplit(
+        ["a", "b"], ["p", "q"], ["", ""], image_BD, image_BD, ["Edema"], np.array([[1.0], [0.0]]), np.array([0.5])
+    )
     found = {}
     for name in ("presence", "sentence", "presence+sentence"):
         results, probability_BF = evaluate_zero_shot(split, encode, EvaluateConfig(prompts=name, bootstrap=10))

@@ -167,7 +167,7 @@ def read_scores(uri: str, label: str | None = None) -> Scores:
     present = [storage.exists(storage.join(uri, name)) for name in (RESULTS, CELLS)]
     if not any(present):
         missing = f"neither {RESULTS} nor {CELLS}" if storage.exists(uri) else "no such folder"
-        raise UsageError(f"{uri}: {missing}; give the --out of chexray evaluate")
+        raise UsageError(f"{uri}: {missing}; give the --out of a chexray evaluate that has ended")
     rows = _records(uri, RESULTS, ScoreRow) if present[0] else []
     cells = _records(uri, CELLS, Cell) if present[1] else []
     _check_headlines(uri, rows)
