@@ -27,7 +27,6 @@ from chexray.platform.corpus.shards import list_shards, read_columns, read_table
 from chexray.platform.errors import UsageError
 
 Encoding = Literal["image", "text", "feature"]
-ATTRIBUTES = ("sex", "age", "view", "dataset")
 _LIGHT = ("sample_id", "patient_id", "dataset", "report", "labels", "sex", "age_years", "view")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 from chexray.evals.benchmark_data import BenchmarkData
 from chexray.evals.results import NotRun, Result
 from chexray.evals.specs import BenchmarkSpec
-from chexray.evals.subgroups import Subgroups
 from chexray.platform import storage
 from chexray.platform.artifacts import read_manifest
 from chexray.platform.corpus.shards import write_table
@@ -67,7 +66,7 @@ class CellOutput:
 
 @dataclass(frozen=True)
 class CellContext:
-    """What a task works with. `config` has the cell's seed and the benchmark's prompts."""
+    """What a task works with. `config` has the prompts that count; seeds of what is learned are the cell's."""
 
     cell: Cell
     config: EvaluateConfig
@@ -176,23 +175,6 @@ def heading(cell: Cell) -> dict[str, Any]:
         "path": cell.path,
         "corpora": cell.corpora,
     }
-
-
-def subgroup_record(attribute: str, metric: str, found: Subgroups) -> dict[str, Any]:
-    """Subgroups as JSON: each group's number or why it has none, and the gap."""
-    groups = [
-        {
-            "name": group.name,
-            "n": group.n,
-            "patients": group.patients,
-            **{key: getattr(group.estimate, key, None) for key in ("value", "low", "high")},
-            "left_out": group.left_out,
-        }
-        for group in found.groups
-    ]
-    gap = None if found.gap is None else asdict(found.gap)
-    record: dict[str, Any] = without_nan({"attribute": attribute, "metric": metric, "gap": gap, "groups": groups})
-    return record
 
 
 def without_nan(value: Any) -> Any:

@@ -16,15 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from chexray.evals.benchmark_data import attributes
-from chexray.evals.cells import CellContext, CellOutput, subgroup_record
+from chexray.evals.cell_subgroups import mean_subgroups
+from chexray.evals.cells import CellContext, CellOutput
 from chexray.evals.images import StoredPixels
 from chexray.evals.masked_images import MaskedImages, Recall, masked_images
 from chexray.evals.report_generation import ReportPairs, evaluate_report_generation
 from chexray.evals.scratch_model import save_scratch_model
 from chexray.evals.segmentation_results import segment
-from chexray.evals.statistics import mean_statistic
-from chexray.evals.subgroups import compare_groups
 from chexray.platform.corpus.schema import Split
 from chexray.platform.errors import UsageError
 from chexray.platform.model.features import feature_map
@@ -54,17 +52,7 @@ def segmentation(context: CellContext) -> CellOutput:
     dice = table.filter(pc.equal(table["class"], context.spec.masks[0]))["dice"].to_numpy()
     every = rows[context.spec.split]
     tested = every.filter(pc.is_in(every["sample_id"], value_set=pa.array(masked["test"].sample_id)))
-    for attribute, group_n in attributes(tested).items():
-        found = compare_groups(
-            mean_statistic(dice[:, None]),
-            ~np.isnan(dice),
-            group_n,
-            masked["test"].patient_id,
-            context.config.bootstrap,
-            context.config.seed,
-        )
-        if len(found.groups) > 1:
-            output.subgroups.append(subgroup_record(attribute, f"dice of {context.spec.masks[0]}", found))
+    output.subgroups = mean_subgroups(context, tested, f"dice of {context.spec.masks[0]}", dice)
     return output
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from chexray.evals.benchmark_data import ATTRIBUTES, attributes
 from chexray.evals.calibration import calibration
-from chexray.evals.cells import CellContext, CellOutput, TaskRun, subgroup_record, without_nan
+from chexray.evals.cell_subgroups import mean_auroc_subgroups, mean_subgroups
+from chexray.evals.cells import CellContext, CellOutput, TaskRun, without_nan
 from chexray.evals.dense_tasks import report_generation, segmentation, stored_pixels
 from chexray.evals.disease_prediction import (
     DiseaseData,
@@ -34,10 +34,8 @@ from chexray.evals.embedding_tasks import (
 from chexray.evals.fine_tuning import LabelledImages, fine_tune
 from chexray.evals.images import StoredPixels
 from chexray.evals.linear_probe import linear_probe
-from chexray.evals.results import BoolArray, label_sets
 from chexray.evals.specs import Task
-from chexray.evals.statistics import FloatArray, mean_statistic
-from chexray.evals.subgroups import auroc_subgroups, compare_groups
+from chexray.evals.statistics import FloatArray
 from chexray.evals.zero_shot import unit_vectors
 from chexray.platform.corpus.schema import Split
 from chexray.platform.model.features import FeatureTower, feature_name
@@ -52,7 +50,7 @@ def zero_shot(context: CellContext) -> CellOutput:
     split = _encoded_split(context, rows, context.data.findings)
     results, probability_nF = evaluate_zero_shot(split, context.encode_texts, context.config)
     output = CellOutput(results, {"predictions.parquet": zero_shot_predictions(split, probability_nF)})
-    output.subgroups = _auroc_subgroups(context, rows, probability_nF, split.target_BF)
+    output.subgroups = mean_auroc_subgroups(context, rows, probability_nF, split.target_BF)
     for finding, probability_n, target_n in zip(split.findings, probability_nF.T, split.target_BF.T, strict=True):
         if not np.isnan(target_n).all():
             found = calibration(
@@ -69,19 +67,8 @@ def retrieval(context: CellContext) -> CellOutput:
     results, found = evaluate_retrieval(split, context.config)
     output = CellOutput(results, {"ranks.parquet": retrieval_ranks(split, found)})
     output.files["examples.json"] = _examples(split, found.image_to_text.rank)
-    value_n = np.column_stack([found.image_to_text.hit(10)])
-    everyone_n = np.ones(len(value_n), dtype=np.bool_)
-    for attribute, group_n in attributes(rows).items():
-        compared = compare_groups(
-            mean_statistic(value_n),
-            everyone_n,
-            group_n,
-            split.patient_id,
-            context.config.bootstrap,
-            context.config.seed,
-        )
-        if len(compared.groups) > 1:
-            output.subgroups.append(subgroup_record(attribute, "image_to_text_recall@10", compared))
+    hit_n = found.image_to_text.hit(10)
+    output.subgroups = mean_subgroups(context, rows, "image_to_text_recall@10", hit_n)
     return output
 
 
@@ -107,10 +94,10 @@ def disease_prediction(context: CellContext) -> CellOutput:
                 method, learners[method], disease, share, context.cell.seed, context.config
             )
             output.results += found.results
-            tables.append(_of_run(found.predictions, method, share))
+            tables.append(_with_run(found.predictions, method, share))
             output.runs.append(_run_record(method, share, found.predicted, found.draw.sample_id))
             if share == largest and method == context.config.methods[0]:
-                output.subgroups = _auroc_subgroups(
+                output.subgroups = mean_auroc_subgroups(
                     context, rows[context.spec.split], found.predicted.probability_BF, test.target_BF
                 )
     output.tables["predictions.parquet"] = pa.concat_tables(tables)
@@ -179,34 +166,6 @@ def _tuned_learner(context: CellContext, rows: dict[Split, pa.Table], target: di
     return learn
 
 
-def _auroc_subgroups(
-    context: CellContext, rows: pa.Table, probability_nF: FloatArray, target_nF: FloatArray
-) -> list[dict[str, Any]]:
-    """The mean AUROC of the findings of the headline's mean, by group of each attribute that has two or more."""
-    config, data = context.config, context.data
-    learned_F: BoolArray = np.asarray(~np.isnan(probability_nF).any(axis=0))
-    chosen_F = label_sets(data.findings, target_nF, data.prevalence_F, config, learned_F)["mean_auroc"]
-    records: list[dict[str, Any]] = []
-    if not chosen_F.any():
-        return records
-    patient_n, groups = rows["patient_id"].to_pylist(), attributes(rows)
-    for attribute in ATTRIBUTES:
-        if len({group for group in groups[attribute] if group is not None}) < 2:
-            continue
-        found = auroc_subgroups(
-            probability_nF[:, chosen_F],
-            target_nF[:, chosen_F],
-            groups[attribute],
-            patient_n,
-            config.bootstrap,
-            config.seed,
-            min_positives=config.min_positives,
-            mean_only=True,
-        )
-        records.append(subgroup_record(attribute, f"mean_auroc of {len(found.mean_over)} findings", found.mean))
-    return records
-
-
 def _calibration_record(finding: str, found: Any) -> dict[str, Any]:
     record: dict[str, Any] = without_nan(
         {
@@ -222,7 +181,7 @@ def _calibration_record(finding: str, found: Any) -> dict[str, Any]:
     return record
 
 
-def _of_run(predictions: pa.Table, method: Method, share: float) -> pa.Table:
+def _with_run(predictions: pa.Table, method: Method, share: float) -> pa.Table:
     count = predictions.num_rows
     return predictions.append_column("method", pa.array([method] * count, pa.string())).append_column(
         "share", pa.array([share] * count, pa.float64())
