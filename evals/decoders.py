@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-DecoderName = Literal["unet", "linear"]
-DECODERS: tuple[DecoderName, ...] = ("unet", "linear")
+from chexray.platform.evaluate_config import DecoderName
+
+DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 
 WIDTHS = (16, 32, 64, 128, 256)
 """Channels of the U-Net's levels, from the finest; those of segmentation_models_pytorch's decoders."""

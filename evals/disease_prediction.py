@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +29,7 @@ from chexray.evals.results import (
 )
 from chexray.evals.statistics import Estimate, FloatArray, auroc_statistic, defined_findings, estimates
 from chexray.evals.zero_shot import auroc_per_finding, mean_over_findings
-from chexray.platform.evaluate_config import EvaluateConfig
-
-Method = Literal["linear_probe", "fine_tuning"]
+from chexray.platform.evaluate_config import EvaluateConfig, Method
 
 
 @dataclass(frozen=True)

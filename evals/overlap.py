@@ -5,18 +5,16 @@ C: classes; H, W: pixels.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from chexray.evals.statistics import FloatArray
+from chexray.platform.evaluate_config import Empty
 
-Empty = Literal["one", "left out"]
-"""What an image counts whose true mask is empty. `one`: 1 where the prediction is empty too, else 0, as in SIIM-ACR's
-challenge. `left out`: it has no value."""
-EMPTY: tuple[Empty, ...] = ("one", "left out")
+EMPTY: tuple[Empty, ...] = get_args(Empty)
 EMPTY_VARIANT = {"one": "empty masks count 1 if predicted empty, else 0", "left out": "empty masks left out"}
 
 

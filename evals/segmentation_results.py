@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from chexray.evals.masked_images import MaskedImages
-from chexray.evals.overlap import Empty, overlap
+from chexray.evals.overlap import overlap
 from chexray.evals.results import Result, result_of
 from chexray.evals.segmentation import Maps, Mask, Segmenter, train_segmenter
 from chexray.evals.statistics import DRAWS, FloatArray, mean_estimates
 from chexray.platform.corpus.raster import encode_image
-from chexray.platform.evaluate_config import SegmentationConfig
+from chexray.platform.evaluate_config import Empty, SegmentationConfig
 
 METRICS = ("dice", "iou")
 

@@ -20,7 +20,6 @@ from chexray.evals.disease_prediction import (
     DiseaseData,
     LabelledSplit,
     Learner,
-    Method,
     Predicted,
     evaluate_disease_prediction,
 )
@@ -38,6 +37,7 @@ from chexray.evals.specs import Task
 from chexray.evals.statistics import FloatArray
 from chexray.evals.zero_shot import unit_vectors
 from chexray.platform.corpus.schema import Split
+from chexray.platform.evaluate_config import Method
 from chexray.platform.model.features import FeatureTower, feature_name
 
 EXAMPLES = 8

@@ -8,6 +8,15 @@ from pydantic import Field, model_validator
 
 from chexray.platform.settings import Fraction, Positive, Seed, Settings
 
+Method = Literal["linear_probe", "fine_tuning"]
+"""Of disease prediction."""
+DecoderName = Literal["unet", "linear"]
+Layers = Literal["spread", "last"]
+"""Which five of an encoder's layers: evenly spaced up to the last, or the last five."""
+Empty = Literal["one", "left out"]
+"""What an image counts whose true mask is empty. `one`: 1 where the prediction is empty too, else 0, as in SIIM-ACR's
+challenge. `left out`: it has no value."""
+
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -38,15 +47,15 @@ class FineTuningConfig(Settings):
 class SegmentationConfig(Settings):
     """How decoders are trained. Both learning rates fall to 0 along a cosine over all steps."""
 
-    decoder: Literal["unet", "linear"] = "unet"
-    layers: Literal["spread", "last"] = Field("spread", description="which five of the encoder's layers")
+    decoder: DecoderName = "unet"
+    layers: Layers = "spread"
     fine_tune: bool = Field(False, description="of the encoder; else it is frozen")
     epochs: Positive = 50
     batch: Positive = 8
     lr: Rate = Field(1e-3, description="of the decoder")
     tower_lr: Rate = Field(1e-5, description="of an encoder that is fine-tuned")
     weight_decay: float = Field(1e-4, ge=0)
-    empty: Literal["one", "left out"] = Field("one", description="an image without mask and without prediction")
+    empty: Empty = "one"
     cache_bytes: int = Field(
         2 * 2**30,
         ge=0,
@@ -99,7 +108,7 @@ class EvaluateConfig(Settings):
     min_positives: Positive = Field(5, description="findings with fewer positives are left out of the mean")
     rare_below: float = Field(0.02, gt=0, lt=1, description="findings with a lower prevalence count as rare")
     batch: Positive = 64
-    methods: tuple[Literal["linear_probe", "fine_tuning"], ...] = Field(
+    methods: tuple[Method, ...] = Field(
         ("linear_probe", "fine_tuning"), min_length=1, description="of disease prediction"
     )
     label_shares: tuple[Fraction, ...] = Field((0.01, 0.1, 1.0), min_length=1, description="of the train labels")

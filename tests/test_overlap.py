@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chexray.evals.overlap import EMPTY, Empty, overlap
+from chexray.evals.overlap import EMPTY, overlap
+from chexray.platform.evaluate_config import Empty
 
 Mask = npt.NDArray[np.bool_]
 

@@ -13,7 +13,7 @@ import torch
 from mean_masks import best_mean_mask_dice
 from open_clip.timm_model import TimmModel
 
-from chexray.evals.decoders import DECODERS, DecoderName
+from chexray.evals.decoders import DECODERS
 from chexray.evals.masked_images import MaskedImages
 from chexray.evals.overlap import overlap
 from chexray.evals.segmentation import (
@@ -26,7 +26,7 @@ from chexray.evals.segmentation import (
 from chexray.evals.segmentation_results import score_segmenter, segment
 from chexray.platform.corpus.raster import decode_mask, encode_image
 from chexray.platform.errors import ChexrayError
-from chexray.platform.evaluate_config import SegmentationConfig
+from chexray.platform.evaluate_config import DecoderName, SegmentationConfig
 from chexray.platform.model.layers import ImageLayers
 
 SIZE = 64

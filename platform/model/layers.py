@@ -5,16 +5,15 @@ B: batch; S: image size in pixels; C, H, W: channels and sides of a map, other o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import nn
 
+from chexray.platform.evaluate_config import Layers
 from chexray.platform.model.preprocess import normalise
 
 LAYERS = 5
-Choice = Literal["spread", "last"]
-"""Which of more than five: evenly spaced up to the last, or the last five."""
 
 
 class ImageLayers(nn.Module):
@@ -30,13 +29,13 @@ class ImageLayers(nn.Module):
     statistics of pretraining (as when detectors are fine-tuned: He et al. 2016, appendix A).
     """
 
-    def __init__(self, tower: nn.Module, image_size: int, choice: Choice = "spread") -> None:
+    def __init__(self, tower: nn.Module, image_size: int, choice: Layers = "spread") -> None:
         """`tower`: open_clip's image tower, `model.visual` (timm's or its own), fitted to `image_size`.
 
         Raises ValueError for one that tells of no intermediate maps.
         """
         super().__init__()
-        if choice not in ("spread", "last"):
+        if choice not in get_args(Layers):
             raise ValueError(f"choice is {choice!r}; allowed: 'spread', 'last'")
         trunk = getattr(tower, "trunk", tower)
         if not (hasattr(tower, "forward_intermediates") and hasattr(trunk, "forward_intermediates")):
@@ -79,7 +78,7 @@ class ImageLayers(nn.Module):
         return list(found["image_intermediates"])
 
 
-def taken_layers(available: int, choice: Choice) -> list[int]:
+def taken_layers(available: int, choice: Layers) -> list[int]:
     """At most five indices below `available`, ascending and ending with the last one."""
     if available <= LAYERS:
         return list(range(available))
