@@ -1,7 +1,7 @@
 """Every image once a checkpoint: a pool of encoders on Ray, and a file of encodings for each shard of a corpus.
 
 An encoder takes a whole shard, in batches that are cut alike everywhere, and on one core: so the bits do not depend on
-how many encoders there are. It writes the shard's file itself, atomically; what is there already is not done again.
+how many encoders there are. It writes the shard's file itself, atomically.
 
 n: pairs of a batch; S: image size in pixels.
 """
@@ -69,13 +69,15 @@ def encode(encodings: Sequence[Encoding], batch: int, runtime: Runtime) -> Itera
         batch_size=1,
         **({"num_gpus": 1} if runtime.gpu else {"num_cpus": 1}),
     )
+    lost = "the encoders ended before it"
     try:
         for block in dataset.iter_batches(batch_size=None):
             for file, error in zip(block["file"].tolist(), block["error"].tolist(), strict=True):
                 yield Encoded(left.pop(file), error or None)
     except ray.exceptions.RayError as error:
-        for one in list(left.values()):
-            yield Encoded(one, f"the encoders were lost ({first_line(error)})")
+        lost = f"the encoders were lost ({first_line(error)})"
+    for one in left.values():
+        yield Encoded(one, lost)
 
 
 def encoders(runtime: Runtime, pairs: int, items: int, batch: int) -> int:

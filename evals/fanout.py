@@ -68,7 +68,8 @@ def fan_out(
     """
     board = _Board(out, config, runtime, show)
     encodings: dict[str, Encoding] = {}
-    shards = cache(list_shards)  # a corpus does not change, and may be far away
+    # Corpora do not change, and may be far away.
+    shards, is_there = cache(list_shards), cache(storage.exists)
     for cell in cells:
         if (found := finished(cell, out)) is not None:
             board.record(found)
@@ -76,7 +77,7 @@ def fan_out(
             board.record(not_done(cell, "failed", reason))
         else:
             needed = needed_encodings(cell, image_sizes[cell.uri], shards)
-            missing = {one.file: one for one in needed if one.file in encodings or not storage.exists(one.file)}
+            missing = {one.file: one for one in needed if not is_there(one.file)}
             encodings |= missing
             board.waiting[cell.path] = (cell, set(missing))
     try:

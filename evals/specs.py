@@ -161,7 +161,7 @@ def twin_of(spec: BenchmarkSpec) -> BenchmarkSpec:
     )
 
 
-def plain_spec(task: Task, masks: tuple[str, ...] = ()) -> BenchmarkSpec:
+def plain_spec(task: Task) -> BenchmarkSpec:
     """A task on a corpus of one's own, by the task's name: every finding, every pair of the split."""
     metric = {"retrieval": "image_to_text_recall@10", "segmentation": "dice", "report_generation": "rouge_l"}
     return BenchmarkSpec(
@@ -170,7 +170,7 @@ def plain_spec(task: Task, masks: tuple[str, ...] = ()) -> BenchmarkSpec:
         task=task,
         source="",
         datasets=(OWN,),
-        masks=masks or (("lungs",) if task == "segmentation" else ()),
+        masks=("lungs",) if task == "segmentation" else (),
         metric=metric.get(task, "mean_auroc"),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from chexray.cluster.local import ray_session
 from chexray.evals.benchmark_check import benchmarks_with_data, check_benchmark
+from chexray.evals.board.score_files import CELLS, RESULTS
 from chexray.evals.cells import Cell, plan_cells
 from chexray.evals.fanout import fan_out
 from chexray.evals.prompts import prompt_families
@@ -18,16 +19,15 @@ from chexray.evals.scores import score_rows
 from chexray.evals.specs import OWN, BenchmarkSpec, plain_specs
 from chexray.jobs.cell_table import CellTable
 from chexray.platform import storage
-from chexray.platform.artifacts import Manifest, Stage, read_manifest
+from chexray.platform.artifacts import Manifest, Stage
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.errors import ChexrayError
 from chexray.platform.evaluate_config import EvaluateConfig
 from chexray.platform.model.checkpoint import CONFIG_FILE, require_checkpoint
 
-RESULTS_FILE = "results.json"
-CELLS_FILE = "cells.json"
 PLAIN = ("zero_shot", "retrieval")
+"""Tasks that a corpus is scored on where none are named: they learn nothing."""
 
 
 def evaluate(
@@ -72,8 +72,6 @@ def evaluate_many(
     inputs: dict[str, Any] = {f"checkpoint {name}": (uri, "checkpoint") for name, uri in checkpoints.items()}
     inputs |= {f"corpus {name}": (data[name], "corpus") for name in used}
     corpora = {name: storage.resolve(data[name]) for name in used}
-    for uri in corpora.values():
-        read_manifest(uri, "corpus")
     if used == [OWN]:  # one corpus: what it lacks is better said before than by every cell
         for spec in here.values():
             list(check_benchmark(spec, corpora))
@@ -93,7 +91,7 @@ def evaluate_many(
 
 
 def read_results(scores: str) -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = storage.read_json(storage.join(scores, RESULTS_FILE))
+    results: list[dict[str, Any]] = storage.read_json(storage.join(scores, RESULTS))
     return results
 
 
@@ -106,14 +104,14 @@ def _write(
 ) -> Manifest:
     """Results and what became of every cell; the manifest where none failed."""
     rows = score_rows(cells, records, stage.uri, config)
-    storage.write_json(stage.path(RESULTS_FILE), rows)
+    storage.write_json(stage.path(RESULTS), rows)
     kept = [{name: value for name, value in record.items() if name != "results"} for record in records]
     kept += [
         {"checkpoint": name, "benchmark": benchmark, "seed": None, "state": "skipped", "reason": f"no data: {lacking}"}
         for name in dict.fromkeys(cell.checkpoint for cell in cells)
         for benchmark, lacking in skipped.items()
     ]
-    storage.write_json(stage.path(CELLS_FILE), kept)
+    storage.write_json(stage.path(CELLS), kept)
     if failed := [record for record in records if record["state"] == "failed"]:
         first = failed[0]
         raise ChexrayError(

@@ -16,6 +16,7 @@ from chexray.platform import storage
 from chexray.platform.cli import Address, Gpu, Json, Out, Overrides, Overwrite, RecipeName, Workers, _report, app
 from chexray.platform.config import Runtime, load_recipe
 from chexray.platform.errors import UsageError
+from chexray.platform.submission import names_of
 
 benchmark_app = typer.Typer(help="Benchmarks in files of your own.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
@@ -72,13 +73,14 @@ def evaluate(
     The same command goes on with an evaluation that was killed or in which something failed.
     """
     from chexray.evals.specs import OWN, SYNTHETIC, choose_specs, plain_specs, read_data, twin_of
+    from chexray.jobs.evaluate import PLAIN
     from chexray.jobs.evaluate import evaluate_many as run
 
     if sum(given is not None for given in (corpus, data, twins)) != 1:
         raise UsageError("give one of --corpus (plain tasks), --data (the registry) and --twins (the registry's twins)")
     if benchmarks is None and corpus is None:
         raise UsageError("--benchmarks: which? Give names as --list prints them, .yaml files, or all")
-    names = [name.strip() for name in (benchmarks or "zero_shot,retrieval").split(",") if name.strip()]
+    names = list(PLAIN) if benchmarks is None else names_of(benchmarks)
     settings = load_recipe(recipe, set_)
     if corpus is not None:
         specs, places = plain_specs(names), {OWN: corpus}

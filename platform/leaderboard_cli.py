@@ -84,7 +84,7 @@ def print_leaderboard(board: Leaderboard, console: Console) -> None:
     for line in summary_lines(board):
         console.print(Text(line))
     gaps = widest_gaps(board)
-    for one in ([gaps] if gaps.rows else []) + listings(board, in_short=True):
+    for one in ([gaps] if gaps.rows else []) + listings(board, comparisons=False, reasons=False):
         console.print()
         console.print(_listing(one))
 

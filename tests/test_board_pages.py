@@ -219,3 +219,10 @@ def test_pages_in_a_browser_draw_every_plot_and_run_no_one_elses_script(
     assert len(plots) == len(Reader(page).figures) == 9
     assert drawn.text[0].startswith("NIH chest X-rays")
     assert [a for tag, a in drawn.tags if tag == "img" and a.get("src") == "x"] == []
+
+
+def test_page_of_a_benchmark_says_why_metrics_were_not_run(plain: dict[str, str]) -> None:
+    (page,) = (Reader(page) for name, page in plain.items() if name == "benchmark-rep.html")
+    assert "Metrics that were not run" in page.text
+    assert "--html" not in page.all_text
+    assert "radeval is not installed" in page.all_text

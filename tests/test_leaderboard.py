@@ -15,8 +15,8 @@ from score_folders import cell, drawn_predictions, score_row, write_scores
 
 from chexray.evals.board.files import as_dict, csv_text, escape, markdown
 from chexray.evals.board.leaderboard import Entry, Leaderboard, build_leaderboard
-from chexray.evals.board.score_files import read_all, read_scores
-from chexray.evals.board.words import marks, metric_name
+from chexray.evals.board.score_files import SubgroupRecord, read_all, read_scores
+from chexray.evals.board.words import gap_text, marks, metric_name
 from chexray.platform import cli
 from chexray.platform.errors import UsageError
 
@@ -307,3 +307,11 @@ def test_command_wrong_usage_is_one_line_and_exit_code_2(
     assert output.err.startswith("error: ")
     assert output.err.count("\n") == 1
     assert said in output.err
+
+
+def test_gap_of_groups_that_are_alike_names_no_worst() -> None:
+    groups = {"attribute": "sex", "metric": "dice"}
+    alike = {"best": "M", "worst": "F", "value": 0.0, "low": 0.0, "high": 0.0}
+    assert gap_text(SubgroupRecord.model_validate(groups | {"gap": alike})) == "0.000 (0.000 to 0.000), all alike"
+    apart = gap_text(SubgroupRecord.model_validate(groups | {"gap": alike | {"value": 0.1, "high": 0.2}}))
+    assert apart == "0.100 (0.000 to 0.200), worst F, best M"

@@ -25,6 +25,20 @@ from chexray.evals.board.words import (
     value_text,
 )
 
+_NUMBER = (
+    "metric",
+    "finding",
+    "variant",
+    "higher_is_better",
+    "value",
+    "low",
+    "high",
+    "n",
+    "patients",
+    "seen_in_training",
+    "seen_patients",
+)
+"""What a row says of its number."""
 CSV_COLUMNS = (
     "benchmark",
     "title",
@@ -37,17 +51,7 @@ CSV_COLUMNS = (
     "checkpoint",
     "state",
     "reason",
-    "metric",
-    "finding",
-    "variant",
-    "higher_is_better",
-    "value",
-    "low",
-    "high",
-    "n",
-    "patients",
-    "seen_in_training",
-    "seen_patients",
+    *_NUMBER,
     "baseline",
     "verdict",
     "difference",
@@ -61,20 +65,7 @@ CSV_COLUMNS = (
     "not_run",
     "failures",
 )
-_ROW_FIELDS = (
-    "method",
-    "metric",
-    "finding",
-    "variant",
-    "higher_is_better",
-    "value",
-    "low",
-    "high",
-    "n",
-    "patients",
-    "seen_in_training",
-    "seen_patients",
-)
+_ROW_FIELDS = ("method", *_NUMBER)
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a spreadsheet may take for the start of a formula, also behind spaces (OWASP, CSV injection)."""
 

@@ -113,7 +113,7 @@ def single_page(row: BoardRow, board: Leaderboard, examples: bool = True) -> str
         warnings += problems
     results = all_results(row)
     blocks += [results] if results.rows else []
-    blocks += listings(replace(board, rows=(row,)), in_short=True)
+    blocks += listings(replace(board, rows=(row,)), comparisons=False)
     parts = [
         task_name(row.task),
         ", ".join(row.datasets),

@@ -125,10 +125,13 @@ def summary_lines(board: Leaderboard) -> list[str]:
     ]
 
 
-def listings(board: Leaderboard, in_short: bool = False) -> list[Listing]:
-    """What stands below the table, without the lists that are empty; in short, without comparisons and gaps."""
-    found = [] if in_short else [_comparisons(board), _gaps(board)]
-    not_run = _not_run_in_short(board) if in_short else _not_run(board)
+def listings(board: Leaderboard, comparisons: bool = True, reasons: bool = True) -> list[Listing]:
+    """What stands below the table, without the lists that are empty.
+
+    `comparisons`: with differences and gaps. `reasons`: why metrics were not run, which is long.
+    """
+    found = [_comparisons(board), _gaps(board)] if comparisons else []
+    not_run = _not_run(board) if reasons else _not_run_in_short(board)
     return [one for one in (*found, _seen(board), not_run, _failures(board)) if one.rows]
 
 
@@ -139,8 +142,8 @@ def widest_gaps(board: Leaderboard) -> Listing:
         found = [(one.gap.value, place, one) for place, one in enumerate(entry.subgroups) if one.gap is not None]
         if found:
             widest = max(found)[2]
-            rows.append((name, entry.checkpoint, widest.attribute, gap_text(widest)))
-    header = ("benchmark", "checkpoint", "by", "gap (95 % interval)")
+            rows.append((name, entry.checkpoint, widest.attribute, metric_name(widest.metric), gap_text(widest)))
+    header = ("benchmark", "checkpoint", "by", "of", "gap (95 % interval)")
     return Listing("Widest gap between subgroups", "", header, tuple(rows))
 
 
@@ -148,7 +151,8 @@ def gap_text(one: SubgroupRecord) -> str:
     """'0.081 (0.02 to 0.14), worst 80+, best 20-39'."""
     if one.gap is None:
         return "–"
-    return f"{number(one.gap.value)} ({span(one.gap.low, one.gap.high)}), worst {one.gap.worst}, best {one.gap.best}"
+    interval = f"{number(one.gap.value)} ({span(one.gap.low, one.gap.high)})"
+    return f"{interval}, worst {one.gap.worst}, best {one.gap.best}" if one.gap.value else f"{interval}, all alike"
 
 
 def outcome_notes(entry: Entry) -> str:
