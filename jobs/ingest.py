@@ -72,7 +72,7 @@ def ingest(
         _rewrite_without(dropped, planned, stage.uri)
     reasons = merge_rejects(reader, stage.uri, planned, dropped.drop_columns(["sample_id"]))
     write_source_names(reader, stage.uri, planned)
-    bad = sum(number for reason, number in reasons.items() if reason not in NO_FAULT)
+    bad = {reason: number for reason, number in reasons.items() if reason not in NO_FAULT}
     check_reject_rate(bad, planned.listed, recipe.ingest.max_reject_rate, stage.path("rejects.parquet"))
     counts = count_pairs(stage.uri, planned.listed, reasons)
     if adapter.card.images is not None:

@@ -261,13 +261,15 @@ def require_same_corpus(subset_uri: str, corpus_uri: str, option: str = "--subse
         )
 
 
-def check_reject_rate(rejected: int, total: int, allowed: float, where: str) -> None:
-    """Raise `ChexrayError` where more than the `allowed` share of pairs was rejected."""
+def check_reject_rate(reasons: Mapping[str, int], total: int, allowed: float, where: str) -> None:
+    """Raise `ChexrayError` where more than the `allowed` share of pairs was rejected. `reasons`: how many for each."""
+    rejected = sum(reasons.values())
     if total and rejected / total > allowed:
+        most = max(reasons, key=lambda reason: reasons[reason])
         raise ChexrayError(
-            f"{rejected} of {total} pairs were rejected ({rejected / total:.1%}; allowed {allowed:.1%}); "
-            f"reasons in {where}; raise ingest.max_reject_rate and run again to go on with them left out, or mend the "
-            "data and run again with --overwrite"
+            f"{rejected} of {total} pairs were rejected ({rejected / total:.1%}; allowed {allowed:.1%}), most "
+            f"({reasons[most]}) for '{most}'; all reasons in {where}; raise ingest.max_reject_rate and run again to go "
+            "on with them left out, or mend the data and run again with --overwrite"
         )
 
 

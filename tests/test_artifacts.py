@@ -252,10 +252,12 @@ def test_require_same_corpus_takes_a_copy_and_refuses_another(place: str) -> Non
 
 
 def test_check_reject_rate_at_the_limit_passes_and_above_it_fails_with_the_numbers() -> None:
-    artifacts.check_reject_rate(1, 10, 0.1, "rejects.parquet")
-    artifacts.check_reject_rate(0, 0, 0.0, "rejects.parquet")
-    with pytest.raises(ChexrayError, match=r"2 of 10 pairs were rejected \(20\.0%; allowed 10\.0%\)"):
-        artifacts.check_reject_rate(2, 10, 0.1, "rejects.parquet")
+    artifacts.check_reject_rate({"a": 1}, 10, 0.1, "rejects.parquet")
+    artifacts.check_reject_rate({}, 0, 0.0, "rejects.parquet")
+    with pytest.raises(
+        ChexrayError, match=r"3 of 10 pairs were rejected \(30\.0%; allowed 10\.0%\), most \(2\) for 'b'"
+    ):
+        artifacts.check_reject_rate({"a": 1, "b": 2}, 10, 0.1, "rejects.parquet")
 
 
 def test_manifest_file_is_sorted_json_that_any_tool_reads(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from corpora import CONFIG, SALT, encoded, pair
+from corpora import CONFIG, SALT, encoded, pair, write_corpus
 
 from chexray.platform import storage
+from chexray.platform.artifacts import read_manifest
 from chexray.platform.config import IngestConfig
 from chexray.platform.corpus.ingest import ingest_chunk, merge_rejects
 from chexray.platform.corpus.order import Window
@@ -277,3 +278,9 @@ def test_window_read_gives_the_rows_at_its_positions_in_their_order(place: str) 
     numbers = [by_id[sample].source_id.removeprefix("scan-") for sample in blocks[0]["sample_id"]]
     expected = [f"Opacity number {number} in the left lung. Pneumonia." for number in numbers]
     assert blocks[0]["report"].tolist() == expected
+
+
+def test_corpus_of_which_every_pair_is_rejected_has_no_drops_and_counts_them(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path, [pair(number) for number in range(3)], dict.fromkeys(range(3), b"no image"))
+    counts = read_manifest(corpus).counts
+    assert (counts["listed"], counts["pairs"], counts["rejected"]) == (3, 0, 3)

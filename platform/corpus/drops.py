@@ -76,7 +76,7 @@ def find_drops(pairs: pa.Table, evaluation: Sequence[pa.Table], config: IngestCo
 def _near(pairs: pa.Table, max_distance: int) -> list[tuple[int, int, int]]:
     """Near-duplicates as rows of `pairs`, among one of each group of exact copies."""
     rows = np.flatnonzero(is_first(pairs["pixel_hash"])).tolist()
-    near = near_duplicates(hash_matrix(pairs["perceptual_hash"].take(pa.array(rows))), max_distance)
+    near = near_duplicates(hash_matrix(pairs["perceptual_hash"].take(pa.array(rows, pa.int64()))), max_distance)
     return [(rows[i], rows[j], distance) for i, j, distance in near]
 
 
