@@ -6,11 +6,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from dataset_files import MemoryDataset
 from s3_server import S3Server
 from small_runs import PAIRS, small
+
+if TYPE_CHECKING:
+    from published_models import Oracle, State
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -94,3 +98,23 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "place")
     bucket: str = request.getfixturevalue("s3")
     return f"{bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def smallest_dinov2() -> Iterator[None]:
+    """Adds a tower that is quick to draw to those that are recognised."""
+    from chexray.platform.model.dinov2 import TIMM_MODELS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TIMM_MODELS, (48, 4), "vit_smallest_patch14_dinov2")
+        yield
+
+
+@pytest.fixture(scope="module")
+def released(smallest_dinov2: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State, Oracle]:
+    """The text tower's folder, and a checkpoint in the paper's layout with the names of DINOv2's repository."""
+    from published_models import chexficient
+
+    folder = tmp_path_factory.mktemp("text")
+    state, oracle = chexficient(folder, "repository")
+    return folder, state, oracle

@@ -26,6 +26,10 @@ from transformers import (
     Dinov2Model,
 )
 
+from chexray.platform.model.checkpoint import load_checkpoint
+from chexray.platform.model.encoder import encode
+from chexray.platform.model.preprocess import normalise
+
 REPORTS = ["There is a small left pleural effusion.", "No acute cardiopulmonary abnormality.", "Pneumonia."]
 SIDE = 42
 EMBED = 24
@@ -193,3 +197,18 @@ def _replaced(name: str, pairs: dict[str, str]) -> str:
     for old, new in pairs.items():
         name = name.replace(old, new)
     return name
+
+
+def drawn_images(size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def assert_embeds_as(out: Path, oracle: Oracle, atol: float) -> None:
+    loaded = load_checkpoint(str(out))
+    image = drawn_images(loaded.image_size)
+    with torch.no_grad():
+        found = encode(loaded.model, image, loaded.tokenize(REPORTS))
+        expected = oracle.image(normalise(image)), oracle.text(REPORTS)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float(theirs.std()) > 0.05
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
