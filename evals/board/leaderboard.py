@@ -13,11 +13,11 @@ from typing import Literal
 
 from chexray.evals.board.score_files import Cell, NotRunMetric, ScoreRow, Scores, SubgroupRecord
 from chexray.evals.board.significance import Contender, Outcome, compare, correct
+from chexray.evals.specs import TASKS
 from chexray.evals.statistics import DRAWS
 from chexray.platform.errors import UsageError
 
 State = Literal["done", "failed", "skipped", "undefined", "missing"]
-TASKS = ("zero_shot", "retrieval", "disease_prediction", "segmentation", "report_generation")
 _VERDICTS = ("better", "worse", "no difference shown", "not compared")
 
 
@@ -131,7 +131,7 @@ def build_leaderboard(scores: Scores, baseline: str | None = None, draws: int = 
     if baseline is not None and baseline not in checkpoints:
         raise UsageError(f"--baseline {baseline}: no such checkpoint; there are: {', '.join(checkpoints)}")
     rows = [_board_row(name, version, found, checkpoints) for (name, version), found in _by_benchmark(scores).items()]
-    place = {task: number for number, task in enumerate(TASKS)}
+    place: dict[str, int] = {task: number for number, task in enumerate(TASKS)}
     rows.sort(key=lambda row: (place.get(row.task, len(TASKS)), row.task, row.title, row.version))
     if baseline is not None:
         rows = _compared(rows, baseline, draws, seed)
