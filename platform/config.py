@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from chexray.platform.errors import UsageError
 from chexray.platform.evaluate_config import EvaluateConfig
-from chexray.platform.settings import Fraction, Positive, Seed, Settings
+from chexray.platform.settings import Fraction, Positive, Seed, Settings, first_problem
 
 
 class VisionTower(Settings):
@@ -268,7 +268,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise UsageError(_first_problem(error, name)) from error
+        raise UsageError(first_problem(error, lambda key: f"recipe {name}: {key}: {_unknown(key)}")) from error
 
 
 def setting_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -316,13 +316,3 @@ def _unknown(key: str) -> str:
     hint = f"did you mean {near[0]}? " if near else ""
     allowed = siblings or sorted({k.partition(".")[0] + ".*" for k in known})
     return f"unknown setting; {hint}allowed: {', '.join(allowed)}"
-
-
-def _first_problem(error: ValidationError, recipe: str) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"recipe {recipe}: {key}: {_unknown(key)}"
-    if problem["type"] == "value_error":
-        return f"{key}: {problem['ctx']['error']}"
-    return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
