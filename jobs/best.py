@@ -1,4 +1,4 @@
-"""The weights of the epoch with the lowest validation loss, kept beside a run while it goes on."""
+"""The validation loss of a run while it goes on, and the weights of the epoch where it is the lowest."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from chexray.platform.training.loop import Trainer
 BEST_FOLDER = "best"
 
 
-def keep_best(trainer: Trainer, settings: dict[str, Any], history: list[dict[str, Any]], rank: int, world: int) -> None:
-    """Note the validation loss after the last step of `history`, and keep the weights where it is the lowest so far.
+def look_at_validation(
+    trainer: Trainer, settings: dict[str, Any], history: list[dict[str, Any]], rank: int, world: int
+) -> None:
+    """Note the validation loss after the last step of `history`.
 
-    Every worker calls it. Equal losses keep the earlier epoch.
+    Where the run is to end with its best weights, those are kept where it is the lowest so far; equal losses keep the
+    earlier epoch. Every worker calls it.
     """
     loss = trainer.loss_of(settings["validation"].batches(rank, world))
     before = [step["validation_loss"] for step in history if "validation_loss" in step]
     history[-1]["validation_loss"] = loss
-    if all(loss < earlier for earlier in before):
+    if trainer.config.choose == "best" and all(loss < earlier for earlier in before):
         state = full_state(trainer.engine, trainer.config.zero_stage)
         if rank == 0:
             folder = storage.join(settings["out"], BEST_FOLDER)

@@ -41,7 +41,7 @@ class Checkpoints:
             cursor.save(folder)
         save_state(self.engine, folder, {"next_step": next_step, "history": history}, self.rank, self.world)
         ray.train.report(
-            {"step": next_step - 1, "loss": history[-1]["loss"]},
+            _standing(next_step, history),
             checkpoint=Checkpoint.from_directory(folder),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
@@ -119,6 +119,19 @@ class Checkpoints:
         )
         self.reporter.warn(f"{_workers_of(folder)} workers saved the last checkpoint; it is cut anew for {self.world}")
         return str(self._upload(Checkpoint.from_directory(scratch), name).path)
+
+
+def _standing(next_step: int, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where the run stands, for those who follow it (see `chexray.jobs.looks`)."""
+    last = history[-1]
+    return {
+        "step": next_step - 1,
+        "epoch": last["epoch"],
+        "loss": last["loss"],
+        "validation_loss": last.get("validation_loss"),
+        "pairs_seen": sum(step["pairs"] for step in history),
+        "workers": last["workers"],
+    }
 
 
 def _workers_of(folder: Path) -> int:

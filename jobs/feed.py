@@ -106,12 +106,13 @@ def feed_of(recipe: Recipe, pairs: str, **place: Any) -> Feed:
 
 
 def validation_feed(recipe: Recipe, corpus: str) -> Feed | None:
-    """The validation split in its own order, where the run's weights are chosen by it. `UsageError` without one."""
-    if recipe.train.choose == "last":
+    """The validation split in its own order, where the run looks at its loss there. `UsageError` without one."""
+    if recipe.train.choose == "last" and not recipe.run.validation:
         return None
     shards = [shard for shard in list_shards(corpus) if shard.split == "validation" and shard.pairs]
     if not shards:
-        raise UsageError(f"train.choose=best: {corpus} has no validation split to choose by (ingest.validation_share)")
+        setting = "train.choose=best" if recipe.train.choose == "best" else "run.validation"
+        raise UsageError(f"{setting}: {corpus} has no validation split to look at (ingest.validation_share)")
     whole = feed_of(recipe, corpus)
     return replace(whole, shards=shards, epochs=1, seed=None, shuffle_shards=1)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.train
+from ray.train import UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -41,10 +42,12 @@ def fit(
     init: str | None = None,
     curation: dict[str, Any] | None = None,
     validation: Feed | None = None,
+    callbacks: Sequence[UserCallback] = (),
 ) -> None:
     """Train the epochs of `feed` that the run's last checkpoint does not have, or the one that `curation` describes.
 
-    With `validation`, the weights of the epoch that loses least on it are kept too.
+    With `validation`, its loss is noted after epochs, and the weights of the best may be kept. `callbacks` are told of
+    every checkpoint, in Ray Train's controller.
 
     Ray Train's checkpoints lie below the artifact, where the same run finds them again.
     """
@@ -81,6 +84,7 @@ def fit(
         ),
         run_config=ray.train.RunConfig(
             name="run",
+            callbacks=list(callbacks),
             storage_path=path,
             storage_filesystem=fs,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=run.checkpoints_kept),

@@ -6,7 +6,10 @@ As a cluster job: `ray job submit ... -- python -m chexray.jobs.pretrain --corpu
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from ray.train import UserCallback
 
 from chexray.cluster.local import ray_session
 from chexray.jobs.curated_epoch import train_curated_epoch
@@ -39,6 +42,7 @@ def pretrain(
     curation: Curation | None = None,
     scorer: str | None = None,
     resume: bool = False,
+    callbacks: Sequence[UserCallback] = (),
 ) -> Manifest:
     """Train `recipe.model` on the train split of `corpus`, or on the pairs that `subset` keeps of it.
 
@@ -46,6 +50,7 @@ def pretrain(
     later epochs train on that. 'paper': inside the training step; 'streaming': `scorer` (or a warm-up) scores ahead and
     follows the model. Returns the checkpoint's manifest. A finished checkpoint of the same settings is left as it is;
     an unfinished one goes on from its last checkpoint; with `resume` there must be one of them.
+    `callbacks`: see `fit`; of runs that do not choose their pairs.
     """
     runtime = runtime or Runtime()
     fewest = runtime.min_workers or runtime.workers
@@ -84,7 +89,7 @@ def pretrain(
                 place = {"first_epoch": 1, "first_step": epoch.steps.steps, "planned_steps": epoch.later_steps}
                 feed = feed_of(recipe, pairs, **place)
             if not epoch or recipe.train.epochs > 1:
-                fit(recipe, stage, runtime, feed, total, reporter, validation=validation)
+                fit(recipe, stage, runtime, feed, total, reporter, validation=validation, callbacks=callbacks)
             starts, executed = reporter.starts(), reporter.counted()
         ids = read_columns(pairs, ["sample_id"], "train")["sample_id"].to_pylist()
         write_uids(stage.path(TRAINED_ON_FILE), ids)

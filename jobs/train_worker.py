@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from chexray.curation.cursor import CursorAt
-from chexray.jobs.best import best_state, keep_best
+from chexray.jobs.best import best_state, look_at_validation
 from chexray.jobs.checkpointing import Checkpoints
 from chexray.jobs.epoch_batches import publish_weights, worker_batches
 from chexray.jobs.metrics import RunMetrics
@@ -47,7 +47,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, joblib.cpu_count() // context.get_local_world_size()))
+        torch.set_num_threads(run.threads or max(1, joblib.cpu_count() // context.get_local_world_size()))
     model = _model(model_config, config, settings["init"]).to(device)
     engine = start_engine(model, config, run, world, device)
     checkpoints = Checkpoints(engine, rank, world, settings["reporter"], choosing=settings["curation"] is not None)
@@ -110,7 +110,7 @@ def _train(
         last_chosen = bool(curation) and batch.last_of_epoch  # its subset follows from it
         save = on_time or late or stop or last_chosen or _ends_saved_epoch(batch, config.epochs, run)
         if settings["validation"] and _ends_saved_epoch(batch, config.epochs, run):
-            keep_best(trainer, settings, history, rank, world)
+            look_at_validation(trainer, settings, history, rank, world)
         if metrics:
             metrics.add(history[-len(records) :])
             reporter.update(done, f"loss {records[-1].loss:.3f}, {metrics.throughput}")

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chexray.platform import storage
 from chexray.platform.errors import ChexrayError, UsageError
 
-Kind = Literal["corpus", "subset", "checkpoint", "scores"]
+Kind = Literal["corpus", "subset", "checkpoint", "scores", "sweep"]
 MANIFEST = "manifest.json"
 MARKER = "stage.json"
 _BEING_REPLACED = "being replaced"

@@ -218,6 +218,7 @@ def main() -> None:
         import_cli,
         leaderboard_cli,
         subset_cli,
+        sweep_cli,
     )
 
     try:

@@ -7,6 +7,7 @@ allowed. Where something runs (workers, devices) is no part of a recipe: it must
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Literal, Self
 
@@ -196,6 +197,12 @@ class RunConfig(Settings):
     )
     recompute_activations: bool = Field(False, description="keep no activations inside the towers: a third more time")
     compile: bool = Field(False, description="torch.compile the towers: minutes at the start, faster steps on GPUs")
+    threads: int | None = Field(
+        None, ge=1, description="of a worker on CPUs; null: an even share of its machine's cores"
+    )
+    validation: bool = Field(
+        False, description="note the loss on the validation split at the epochs' checkpoints, as choose=best does"
+    )
     max_failures: int = Field(10, ge=-1, description="lost workers that the run outlives; -1: any number")
     resize_seconds: float = Field(
         60.0, gt=0, description="between looks for nodes that have joined, with --min-workers"
@@ -254,21 +261,40 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         key, separator, text = override.partition("=")
         if not separator:
             raise UsageError(f"--set {override}: expected section.key=value, as in --set train.epochs=5")
-        _check_key(key)
-        section = settings
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
-                raise UsageError(f"recipe {name}: {parent}={section!r}: expected a section of settings")
         try:
-            section[last] = yaml.safe_load(text)
+            _put(settings, key, yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise UsageError(f"--set {override}: {text!r} is not a YAML value (quote it?)") from error
+    return _validated(settings)
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with these settings, by dotted key. Raises `UsageError` as `load_recipe` does."""
+    content = recipe.model_dump()
+    for key, value in settings.items():
+        _put(content, key, value)
+    return _validated(content)
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set one setting of a recipe's content, by its dotted key."""
+    if key not in setting_keys():
+        raise UsageError(f"--set {key}: {_unknown(key)}")
+    section = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise UsageError(f"recipe {content['name']}: {parent}={section!r}: expected a section of settings")
+    section[last] = value
+
+
+def _validated(content: Mapping[str, Any]) -> Recipe:
     try:
-        return Recipe.model_validate(settings)
+        return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UsageError(first_problem(error, lambda key: f"recipe {name}: {key}: {_unknown(key)}")) from error
+        where = f"recipe {content['name']}"
+        raise UsageError(first_problem(error, lambda key: f"{where}: {key}: {_unknown(key)}")) from error
 
 
 def setting_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -301,11 +327,6 @@ def _recipe_text(name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"--recipe {name}: expected sections (model, ingest, curate, train, evaluate)")
     return content
-
-
-def _check_key(key: str) -> None:
-    if key not in setting_keys():
-        raise UsageError(f"--set {key}: {_unknown(key)}")
 
 
 def _unknown(key: str) -> str:

@@ -105,7 +105,7 @@ def check_command(submission: Submission) -> None:
     from typer.exceptions import Exit, TyperException
     from typer.main import get_command
 
-    from chexray.platform import evaluate_cli, subset_cli  # noqa: F401 - they add their commands to `app`
+    from chexray.platform import evaluate_cli, subset_cli, sweep_cli  # noqa: F401 - they add their commands to `app`
     from chexray.platform.cli import app
 
     commands: Any = get_command(app)

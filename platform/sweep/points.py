@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chexray.platform.config import Recipe, SelectorName, load_recipe
+from chexray.platform.config import Recipe, SelectorName, with_settings
 from chexray.platform.ledger import PairFlops
 from chexray.platform.settings import Positive, Seed, Settings
 
@@ -28,7 +28,9 @@ class Point(Settings):
 
     def run(self) -> Point:
         """The point that stands for its run: at a kept fraction of 1 every method keeps the same pairs."""
-        return self.model_copy(update={"method": "full"}) if self.keep == 1 or self.method == "full" else self
+        if self.keep == 1 or self.method == "full":
+            return self.model_copy(update={"method": "full", "keep": 1.0})
+        return self
 
     @property
     def name(self) -> str:
@@ -39,17 +41,16 @@ class Point(Settings):
         digest = hashlib.sha256(json.dumps(point.settings, sort_keys=True).encode()).hexdigest()[:8]
         return f"{point.method}{kept}-{point.budget:g}{unit}-s{point.seed}" + (f"-{digest}" if point.settings else "")
 
-    def recipe(self, base: str, overrides: list[str]) -> Recipe:
+    def recipe(self, base: Recipe) -> Recipe:
         """The recipe of the point's run, but for its epochs. Raises `UsageError` for what cannot be."""
         point = self.run()
         own = {
             "curate.selector": point.method,
-            "curate.keep": 1.0 if point.method == "full" else point.keep,
+            "curate.keep": point.keep,
             "curate.seed": point.seed,
             "train.seed": point.seed,
-            **point.settings,
         }
-        return load_recipe(base, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in own.items())])
+        return with_settings(base, {**own, **point.settings})
 
 
 def whole_epochs(point: Point, train_pairs: int, kept: int, per_pair: PairFlops, curation_flops: int) -> Positive:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chexray.platform import storage
+from chexray.platform.config import Recipe
 from chexray.platform.errors import UsageError
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.space import SweepSpace
@@ -74,6 +75,7 @@ class TrialRecord(_Record):
     pairs_seen: int = 0
     training_flops: int = 0
     """Of what was trained, validation looks included."""
+    train_flops_per_pair: int = 0
     curation_flops: int = 0
     """Of choosing this trial's pairs, as if it had done so alone."""
     metrics: dict[str, Measured] = {}
@@ -91,8 +93,8 @@ class SweepPlan(_Record):
     corpus: str
     corpus_fingerprint: str
     train_pairs: int
-    recipe: str
-    overrides: tuple[str, ...] = ()
+    data: dict[str, str] = Field({}, description="corpora of the registry's benchmarks, by dataset")
+    recipe: Recipe
     space: SweepSpace
     trials: tuple[str, ...]
     score_flops_per_pair: int

@@ -121,6 +121,8 @@ class SweepSpace(Settings):
                 raise ValueError(f"settings.{key}: not a setting of model, curate or train")
             if not isinstance(values, Range) and not values:
                 raise ValueError(f"settings.{key}: no values")
+        if "learnability" in self.methods:
+            raise ValueError("methods: learnability compares with a reference checkpoint, which a sweep does not have")
         if "train.global_batch" in self.settings and self.scheduler.name != "none":
             raise ValueError(
                 "settings.train.global_batch: the validation loss depends on it, so trials cannot be compared by it; "
