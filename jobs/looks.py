@@ -1,4 +1,4 @@
-"""A trial's looks at the validation split, as Tune is told of them. Ray Train's controller imports this: nothing heavy."""
+"""A trial's looks at the validation split, as Tune is told of them. The controller imports this: nothing heavy."""
 
 from __future__ import annotations
 
