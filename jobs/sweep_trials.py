@@ -30,6 +30,8 @@ def run_trials(sweep: SweepRun, concurrent: int) -> list[TrialRecord]:
     for record in kept:
         if record.state == "trained":
             watch.evaluate(record)
+        else:
+            watch.ended.add(record.name)
     scheduler = scheduler_of(sweep.plan.space.scheduler)
     scheduler.remember(kept)
     config = _search(sweep, kept)

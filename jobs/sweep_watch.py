@@ -8,9 +8,9 @@ from typing import Any
 import ray
 from ray import tune
 
+from chexray.jobs.progress import console
 from chexray.jobs.sweep_scores import evaluate_trial
 from chexray.jobs.trial import SweepRun
-from chexray.platform import storage
 from chexray.platform.sweep.records import Look, Measured, TrialRecord, read_trial, write_plan, write_trial
 from chexray.platform.sweep.space import VALIDATION_LOSS
 
@@ -23,10 +23,11 @@ class SweepWatch(tune.Callback):  # type: ignore[misc]
     def __init__(self, sweep: SweepRun) -> None:
         self.sweep = sweep
         self.evaluating: dict[Any, str] = {}
+        self.ended: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes its callbacks down; tasks that run are no part of that."""
-        return {"sweep": self.sweep, "evaluating": {}}
+        return {"sweep": self.sweep, "evaluating": {}, "ended": self.ended}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name, plan = self.sweep.name_of(trial), self.sweep.plan
@@ -43,20 +44,20 @@ class SweepWatch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = read_trial(self.sweep.uri, self.sweep.name_of(trial))
-        if record is None or record.state == "failed":
+        if record is None:
             return
         if record.state == "trained":
             self.evaluate(record)
+        elif record.state == "failed":
+            self._end(record, "failed", record.reason)
         else:
-            write_trial(self.sweep.uri, stopped(record, self.sweep.plan.space.scheduler.name))
+            self._end(record, "stopped", why_stopped(record, self.sweep.plan.space.scheduler.name))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         record = read_trial(self.sweep.uri, self.sweep.name_of(trial))
         if record:
-            text = (
-                trial.error_file and storage.read_bytes(trial.error_file).decode().strip()
-            ) or "its process was lost"
-            self._end(record, "failed", text.splitlines()[-1])
+            said = str(trial.get_error() or "its process was lost").strip()
+            self._end(record, "failed", said.splitlines()[-1])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self.collect(timeout=0)
@@ -84,8 +85,18 @@ class SweepWatch(tune.Callback):  # type: ignore[misc]
                 return
 
     def _end(self, record: TrialRecord, state: str, reason: str | None) -> None:
-        ended = {"state": state, "reason": reason, "finished": round(time.time(), 3)}
-        write_trial(self.sweep.uri, record.model_copy(update=ended))
+        """Record it, and say so: a line for each trial."""
+        ended = record.model_copy(update={"state": state, "reason": reason, "finished": round(time.time(), 3)})
+        write_trial(self.sweep.uri, ended)
+        self.ended.add(record.name)
+        plan = self.sweep.plan
+        total = plan.space.trials if plan.space.search == "optuna" else len(plan.trials)
+        console.print(
+            f"{len(self.ended)}/{total} {record.name}: {in_words(ended, plan.space.metric)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def with_look(record: TrialRecord, result: dict[str, Any]) -> TrialRecord:
@@ -106,13 +117,17 @@ def with_look(record: TrialRecord, result: dict[str, Any]) -> TrialRecord:
     return record.model_copy(update=known)
 
 
-def _last_line(error_file: str | None) -> str:
-    """Of the traceback that Tune wrote, what went wrong."""
-    story = storage.read_bytes(error_file).decode().strip() if error_file else ""
-    return story.splitlines()[-1] if story else "its process was lost"
-
-
-def stopped(record: TrialRecord, scheduler: str) -> TrialRecord:
+def why_stopped(record: TrialRecord, scheduler: str) -> str:
     last = record.looks[-1] if record.looks else None
-    why = f"{scheduler}: validation loss {last.validation_loss:.4f} after epoch {last.epoch + 1}" if last else scheduler
-    return record.model_copy(update={"state": "stopped", "reason": why, "finished": round(time.time(), 3)})
+    return (
+        f"{scheduler}: validation loss {last.validation_loss:.4f} after epoch {last.epoch + 1}" if last else scheduler
+    )
+
+
+def in_words(record: TrialRecord, metric: str) -> str:
+    """How a trial ended, in a line."""
+    if record.state != "done":
+        return f"{record.state} ({record.reason})"
+    measured = record.metrics.get(metric)
+    value = measured.value if measured else record.looks[-1].validation_loss if record.looks else None
+    return f"{metric} {'not defined' if value is None else f'{value:.3f}'}"

@@ -55,7 +55,7 @@ class Range(Settings):
 class Scheduler(Settings):
     """Which trials are stopped early, by the validation loss. Trials are compared within one budget only."""
 
-    name: Literal["none", "asha", "median", "pbt"] = "asha"
+    name: Literal["none", "asha", "median"] = "asha"
     first_look: float = Field(0.5, gt=0, lt=1, description="share of its budget after which a trial may be stopped")
     reduction: float = Field(2.0, gt=1, description="of asha: one of so many trials goes on at each look")
     looks: Positive = Field(4, description="how often a trial is looked at, evenly over its budget")
