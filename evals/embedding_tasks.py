@@ -95,11 +95,19 @@ def evaluate_retrieval(split: EncodedSplit, config: EvaluateConfig) -> tuple[lis
     for direction in ("image_to_text", "text_to_image"):
         directed = getattr(found, direction)
         value_BM = np.column_stack([directed.hits, directed.rank])
-        names = [f"{direction}_recall@{k}" for k in RECALL_AT] + [f"{direction}_mean_rank"]
         variant = f"{RETRIEVAL_VARIANT}; {directed.candidates} candidates"
         estimates = mean_estimates(value_BM, split.patient_id, config.bootstrap, config.seed)
-        results += [result_of("retrieval", n, variant, e) for n, e in zip(names, estimates, strict=True)]
+        for (name, chance), estimate in zip(_by_chance(directed.candidates).items(), estimates, strict=True):
+            results.append(
+                result_of("retrieval", f"{direction}_{name}", f"{variant}; by chance {chance:.3g}", estimate)
+            )
     return results, found
+
+
+def _by_chance(candidates: int) -> dict[str, float]:
+    """What a ranking at random gives in the mean, by metric, where one candidate is right."""
+    recall = {f"recall@{k}": min(1.0, k / candidates) for k in RECALL_AT}
+    return {**recall, "mean_rank": (candidates + 1) / 2}
 
 
 def retrieval_ranks(split: EncodedSplit, found: Retrieval) -> pa.Table:

@@ -29,6 +29,7 @@ from chexray.platform.evaluate_config import EvaluateConfig
 from chexray.platform.imports import leave_wandb_out
 
 RETRIES = 2
+KEPT = "kept from before"
 ERROR_FILE = "error.txt"
 _POLL_SECONDS = 0.5
 
@@ -72,7 +73,8 @@ def fan_out(
     shards, is_there = cache(list_shards), cache(storage.exists)
     for cell in cells:
         if (found := finished(cell, out)) is not None:
-            board.record(found)
+            board.records[cell.path] = found
+            show({**found, "reason": KEPT})
         elif reason := _more_than_there_is(cell, runtime):
             board.record(not_done(cell, "failed", reason))
         else:

@@ -21,6 +21,7 @@ Shapes: B reports, R bootstrap draws, M metrics of a variant, N n-gram orders (1
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -102,7 +103,7 @@ def report_scores(
     """
     from chexray.evals.radeval_metrics import model_scores
 
-    always = [*bleu_scores(generated_B, reference_B), *rouge_scores(generated_B, reference_B)]
+    always = [*bleu_scores(generated_B, reference_B), *rouge_scores(generated_B, reference_B), distinct(generated_B)]
     meteor = meteor_scores(generated_B, reference_B)
     judged, not_run = model_scores(generated_B, reference_B, device)
     if isinstance(meteor, NotRun):
@@ -210,6 +211,16 @@ def meteor_scores(generated_B: Sequence[str], reference_B: Sequence[str]) -> Sco
         return float(single_meteor_score(*words, wordnet=wordnet))
 
     return mean_scores(("meteor",), variant, _per_pair(meteor, generated_B, reference_B))
+
+
+def distinct(generated_B: Sequence[str]) -> Scores:
+    """How many different texts there are for each report: 1 where no two are alike, 1/B where all are."""
+    times = Counter(generated_B)
+    return mean_scores(
+        ("distinct_reports",),
+        "different generated texts over reports; a text that k reports have counts 1/k for each",
+        [1 / times[text] for text in generated_B],
+    )
 
 
 def mean_scores(metrics: tuple[str, ...], variant: str, value_BM: Any) -> Scores:

@@ -35,4 +35,6 @@ def first_problem(error: ValidationError, unknown: Callable[[str], str]) -> str:
         return unknown(key)
     if problem["type"] == "value_error":
         return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+    if problem["type"] == "tuple_type":
+        return f"{key}={problem['input']!r}: expected a list, as [{problem['input']}]"
     return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -225,3 +225,8 @@ def test_settings_cannot_be_changed_once_loaded() -> None:
     recipe: BaseModel = load_recipe("tiny").train
     with pytest.raises(ValueError, match="frozen"):
         recipe.epochs = 3  # type: ignore[attr-defined]
+
+
+def test_load_recipe_one_value_where_a_list_is_expected_says_how_to_write_it() -> None:
+    with pytest.raises(UsageError, match=r"evaluate.label_shares=0.5: expected a list, as \[0.5\]"):
+        load_recipe("tiny", ["evaluate.label_shares=0.5"])

@@ -193,6 +193,8 @@ def test_evaluate_of_one_pair_repeated_scores_as_the_pair_and_has_no_spread() ->
     scores = evaluate_reports(pair[0] * 4, pair[1] * 4, list("abcd"), list("pqrs"), draws=20)
     alone = evaluate_reports(*pair, ["a"], ["p"], draws=20)
     for many, one in zip(scores.results, alone.results, strict=True):
+        if many.metric == "distinct_reports":
+            continue
         assert many.value == many.low == many.high == one.value
         assert 0 < many.value < 1  # type: ignore[operator]
 
@@ -245,3 +247,10 @@ def _save_wordnet(folder: Path) -> None:
     offset = f"{len(licence):08d}"
     (folder / "data.adj").write_text(f"{licence}{offset} 00 a 02 big 0 vast 0 000 | of great size  \n")
     (folder / "index.adj").write_text(f"{licence}big a 1 0 1 0 {offset}  \nvast a 1 0 1 0 {offset}  \n")
+
+
+@pytest.mark.parametrize(("texts", "share"), [(["a"] * 4, 0.25), (["a", "b", "c"], 1.0), (["a", "b", "b", "a"], 0.5)])
+def test_distinct_reports_are_texts_over_reports(texts: list[str], share: float) -> None:
+    found = evaluate_reports(texts, texts, [str(n) for n in range(len(texts))], list(range(len(texts))), draws=10)
+    (result,) = (one for one in found.results if one.metric == "distinct_reports")
+    assert result.value == pytest.approx(share)
