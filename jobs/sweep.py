@@ -15,6 +15,7 @@ import ray
 
 from chexray.cluster.local import SPARE_CPUS, ray_session
 from chexray.jobs.shared_subsets import shared_flops
+from chexray.jobs.sweep_conclusions import device_of, write_conclusions
 from chexray.jobs.sweep_scores import sweep_specs
 from chexray.jobs.sweep_trials import run_trials
 from chexray.jobs.trial import SweepRun
@@ -48,10 +49,14 @@ def sweep(
     for point in points:
         point.recipe(recipe)
     sweep_specs(space.benchmarks, data or {})
+    device_of(space.full_size)
     inputs: dict[str, Any] = {"corpus": (corpus, "corpus")}
     inputs |= {f"corpus {name}": (uri, "corpus") for name, uri in (data or {}).items()}
     sections = {"model", "train", "curate", "evaluate"}
-    settings = {"space": space.model_dump(mode="json"), **recipe.model_dump(mode="json", include=sections)}
+    settings = {
+        "space": space.model_dump(mode="json", exclude={"full_size"}),
+        **recipe.model_dump(mode="json", include=sections),
+    }
     stage = Stage(out, "sweep", settings, inputs, overwrite=overwrite)
     if done := stage.begin():
         return done
@@ -107,8 +112,9 @@ def _plan(
 
 
 def _conclude(stage: Stage, run: SweepRun, records: Sequence[TrialRecord]) -> Manifest:
-    failed = [record for record in records if record.state == "failed"]
-    if failed:
+    """What the trials that are done say, also where others failed; then the manifest, where none did."""
+    write_conclusions(run, records)
+    if failed := [record for record in records if record.state == "failed"]:
         raise ChexrayError(
             f"{len(failed)} of {len(records)} trials failed, the others are in {stage.uri}; first {failed[0].name}: "
             f"{failed[0].reason}; the same command tries the failed ones again"

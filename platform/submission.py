@@ -15,14 +15,26 @@ import yaml
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
 
-JOBS = ("ingest", "merge", "curate", "pretrain", "evaluate", "subset", "demo")
+JOBS = ("ingest", "merge", "curate", "pretrain", "evaluate", "sweep", "subset", "demo")
 JOB_KEY, OUT_KEY = "chexray.job", "chexray.out"
 """Names in a submission's metadata: by them a run is found again."""
-DATA_FILE = "data.yaml"
+DATA_FILE, SPACE_FILE = "data.yaml", "space.yaml"
 _CREDENTIALS = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _IN_ONE = ("benchmarks",)
 """Options whose list is one value with commas; other options are repeated."""
-_INPUTS = ("checkpoint", "corpus", "data", "evaluation", "features", "reference", "root", "scorer", "subset", "twins")
+_INPUTS = (
+    "checkpoint",
+    "corpus",
+    "data",
+    "evaluation",
+    "features",
+    "reference",
+    "root",
+    "scorer",
+    "space",
+    "subset",
+    "twins",
+)
 _URIS = ("out", *_INPUTS)
 """Options whose values are artifacts or folders."""
 
@@ -72,8 +84,8 @@ def build_submission(
     """The submission of `chexray JOB ARGUMENTS --OPTIONS`. Raises `UsageError` where it cannot be right.
 
     An option's name is that of the command line with underscores. A list repeats it, a mapping repeats it as
-    KEY=VALUE, True is the bare flag; None and False leave it out. `data` as a mapping goes along as a file. Local
-    paths are made absolute, and have to be the same on the cluster.
+    KEY=VALUE, True is the bare flag; None and False leave it out. `data` and a sweep's `space` as mappings go along as
+    files. Local paths are made absolute, and have to be the same on the cluster.
     """
     if job not in JOBS:
         raise UsageError(f"job {job!r}: unknown; allowed: {', '.join(JOBS)}")
@@ -83,9 +95,10 @@ def build_submission(
     files: dict[str, str] = {}
     if isinstance(given.get("data"), Mapping):
         files[DATA_FILE] = yaml.safe_dump(_resolved(given["data"]), sort_keys=False)
+    if isinstance(given.get("space"), Mapping):
+        files[SPACE_FILE] = yaml.safe_dump(dict(given["space"]), sort_keys=False)
     given = {name: _resolved(value, name == "checkpoint") if name in _URIS else value for name, value in given.items()}
-    if files:
-        given["data"] = DATA_FILE
+    given |= {file.removesuffix(".yaml"): file for file in files}
     if given.get("benchmarks") is not None:
         given["benchmarks"], own = _own_benchmarks(names_of(given["benchmarks"]))
         files |= own

@@ -61,6 +61,15 @@ class Scheduler(Settings):
     looks: Positive = Field(4, description="how often a trial is looked at, evenly over its budget")
 
 
+class FullSize(Settings):
+    """The run for which a cost is asked: on how many pairs, on which GPU, at what price."""
+
+    pairs: Positive | None = Field(None, description="of the corpus; null: of the one that is swept")
+    gpu: str = Field("NVIDIA H100 80GB HBM3", description="as torch.cuda.get_device_name() gives it")
+    utilisation: float = Field(0.4, gt=0, le=1, description="share of the GPU's peak that training reaches")
+    price_per_hour: float | None = Field(None, ge=0, description="of a GPU, in any currency")
+
+
 class SweepSpace(Settings):
     """A sweep's space, how it is searched, and by what its trials are judged."""
 
@@ -83,6 +92,8 @@ class SweepSpace(Settings):
         "zero_shot.mean_auroc", description="by which the sweep concludes: benchmark.metric, or validation_loss"
     )
     delta: float = Field(0.01, gt=0, description="how much worse than full a smaller fraction may be")
+
+    full_size: FullSize = FullSize()
 
     @field_validator("settings", mode="before")
     @classmethod
