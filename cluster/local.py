@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,10 @@ import ray
 from ray.data import DataContext
 
 from chexray.platform.config import Runtime
-from chexray.platform.errors import UsageError
+from chexray.platform.errors import ChexrayError, UsageError
 
 OBJECT_STORE_BYTES = 1_000_000_000
+_ANSWER_SECONDS = 10
 SPARE_CPUS = 1
 """Logical CPUs beyond the trainers': without one the tasks that feed a trainer would wait for it for ever."""
 
@@ -33,6 +35,7 @@ def ray_session(runtime: Runtime, scorers: int = 0) -> Iterator[None]:
     quiet()
     address = runtime.address or os.environ.get("RAY_ADDRESS")
     if address:
+        _require_answer(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
@@ -44,6 +47,17 @@ def ray_session(runtime: Runtime, scorers: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise `UsageError` at once where nobody listens: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # a name that Ray finds by itself, as 'auto'
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({error.strerror or error})") from error
 
 
 def require_resources(runtime: Runtime, scorers: int = 0) -> None:
@@ -62,15 +76,22 @@ def require_resources(runtime: Runtime, scorers: int = 0) -> None:
 
 def start_local(runtime: Runtime) -> None:
     cores = runtime.cpus or joblib.cpu_count()
-    ray.init(
-        address="local",
-        num_cpus=max(cores, runtime.workers + SPARE_CPUS),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(cores, runtime.workers + SPARE_CPUS),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (RuntimeError, ConnectionError, TimeoutError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ChexrayError(
+            f"Ray did not start on this machine: {first}; is it busy with something else, or out of memory or of space "
+            "below the temporary folder? Try again, or give the --address of a cluster"
+        ) from error
 
 
 def quiet() -> None:

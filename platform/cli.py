@@ -69,9 +69,10 @@ def ingest(
     json_: Json = False,
 ) -> None:
     """Read a dataset into a corpus: images re-encoded once, reports cleaned, patients split, bad pairs set aside."""
+    # Here, and below, settings are checked before anything heavy is imported.
+    settings = load_recipe(recipe, [*(set_ or []), f"ingest.split={split}"] if split != "auto" else set_)
     from chexray.jobs.ingest import ingest as run
 
-    settings = load_recipe(recipe, [*(set_ or []), f"ingest.split={split}"] if split != "auto" else set_)
     if root is None and name == "synthetic":
         root = f"{out.rstrip('/')}-source"
     if root is None:
@@ -93,9 +94,9 @@ def merge(
     json_: Json = False,
 ) -> None:
     """Join corpora into one: no image twice, no patient in two splits, nothing that an evaluation set holds."""
+    settings = load_recipe(recipe, set_)
     from chexray.jobs.merge import merge as run
 
-    settings = load_recipe(recipe, set_)
     manifest = run(settings, corpora, out, evaluation or [], Runtime(address=address), overwrite)
     _report(out, manifest, json_)
 
@@ -140,9 +141,9 @@ def curate(
     json_: Json = False,
 ) -> None:
     """Choose the pairs to train on: a subset with its audit, and the kept pairs as a compact corpus."""
+    settings = _with(recipe, set_, {"curate.keep": keep, "curate.selector": selector})
     from chexray.jobs.curate import curate as run
 
-    settings = _with(recipe, set_, {"curate.keep": keep, "curate.selector": selector})
     runtime = Runtime(address=address, workers=workers, gpu=gpu)
     _report(out, run(settings, corpus, out, scorer, runtime, overwrite, features, reference), json_)
 
@@ -176,11 +177,11 @@ def pretrain(
     --curation paper keeps the paper's fixed counts of each global batch; with --keep, that fraction of it. The same
     command goes on with a run that was interrupted.
     """
-    from chexray.jobs.pretrain import pretrain as run
-
     if keep is not None and curation is None:
         raise UsageError("--keep: is for runs that choose their pairs (--curation), or for chexray curate")
     settings = load_recipe(recipe, curation_settings(curation, keep, set_ or []))
+    from chexray.jobs.pretrain import pretrain as run
+
     runtime = Runtime(address=address, workers=workers, min_workers=min_workers, scorers=scorers, gpu=gpu)
     _report(out, run(settings, corpus, out, subset, runtime, overwrite, curation, scorer, resume), json_)
 

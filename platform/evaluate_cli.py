@@ -72,16 +72,16 @@ def evaluate(
 
     The same command goes on with an evaluation that was killed or in which something failed.
     """
-    from chexray.evals.specs import OWN, SYNTHETIC, choose_specs, plain_specs, read_data, twin_of
-    from chexray.jobs.evaluate import PLAIN
-    from chexray.jobs.evaluate import evaluate_many as run
-
     if sum(given is not None for given in (corpus, data, twins)) != 1:
         raise UsageError("give one of --corpus (plain tasks), --data (the registry) and --twins (the registry's twins)")
     if benchmarks is None and corpus is None:
         raise UsageError("--benchmarks: which? Give names as --list prints them, .yaml files, or all")
-    names = list(PLAIN) if benchmarks is None else names_of(benchmarks)
     settings = load_recipe(recipe, set_)
+    from chexray.evals.specs import OWN, SYNTHETIC, choose_specs, plain_specs, read_data, twin_of
+    from chexray.jobs.evaluate import PLAIN
+    from chexray.jobs.evaluate import evaluate_many as run
+
+    names = list(PLAIN) if benchmarks is None else names_of(benchmarks)
     if corpus is not None:
         specs, places = plain_specs(names), {OWN: corpus}
     else:

@@ -40,19 +40,23 @@ def sweep(
     json_: Json = False,
 ) -> None:
     """Pretrain over methods, kept fractions, compute budgets and seeds; say how much data, chosen how, is enough."""
-    from chexray.evals.specs import read_data
-    from chexray.jobs.sweep import resume as go_on
-    from chexray.jobs.sweep import sweep as run
-    from chexray.platform.sweep.space import read_space
-
     runtime = Runtime(workers=workers, min_workers=min_workers, gpu=gpu, address=address)
     if resume is not None:
         if corpus or out or space or data or set_ or overwrite:
             raise UsageError("--resume: the sweep's folder says what is swept; leave the other options out")
+        from chexray.jobs.sweep import resume as go_on
+
         _report(resume, go_on(resume, runtime, concurrent), json_)
         return
     if corpus is None or out is None:
         raise UsageError("--corpus and --out: give both, or --resume SWEEP")
+    settings = load_recipe(recipe, set_)
+    from chexray.platform.sweep.space import read_space
+
+    chosen = read_space(space)
+    from chexray.evals.specs import read_data
+    from chexray.jobs.sweep import sweep as run
+
     corpora = read_data(data) if data else None
-    manifest = run(load_recipe(recipe, set_), corpus, out, read_space(space), corpora, runtime, overwrite, concurrent)
+    manifest = run(settings, corpus, out, chosen, corpora, runtime, overwrite, concurrent)
     _report(out, manifest, json_)

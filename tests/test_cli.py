@@ -80,6 +80,11 @@ USAGE = [
     (["pretrain", "--corpus", "{root}", "--out", "{tmp}/m", "--recipe", "huge"], ["huge", "tiny", "paper"]),
     (["evaluate", "--checkpoint", "{root}", "--corpus", "{root}", "--out", "{tmp}/r"], ["not a checkpoint"]),
     (["evaluate", "--checkpoint", "x", "--corpus", "y", "--out", "z", "--benchmarks", "q"], ["q", "zero_shot"]),
+    (["sweep", "--corpus", "{root}"], ["--corpus and --out"]),
+    (["sweep", "--resume", "{root}"], ["{root}", "not a sweep"]),
+    (["sweep", "--resume", "{root}", "--out", "x"], ["--resume", "leave the other options out"]),
+    (["sweep", "--corpus", "{root}", "--out", "x", "--space", "{tmp}/no.yaml"], ["no.yaml", "no such file"]),
+    (["sweep", "--corpus", "{root}", "--out", "{tmp}/x"], ["{root}", "not a corpus"]),
     (["show", "{root}"], ["not an artifact", "manifest.json"]),
 ]
 
