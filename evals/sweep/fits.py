@@ -1,0 +1,54 @@
+"""The scaling law of each method of a sweep: from its runs that are done, one fit for each of its other settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from chexray.evals.sweep.scaling import DRAWS, NoFit, ScalingFit, fit_scaling
+from chexray.evals.sweep.trials import FULL, done_trials
+
+
+@dataclass(frozen=True)
+class MethodFit:
+    """A method's law, or why there is none. `budget`: of which runs it is; None for all."""
+
+    method: str
+    settings: str
+    budget: float | None
+    result: ScalingFit | NoFit
+
+
+def fit_methods(
+    table: pd.DataFrame, higher_is_better: bool, draws: int = DRAWS, seed: int = 0
+) -> tuple[MethodFit, ...]:
+    """Each method's law by kept pairs and training FLOPs, and where all its runs carry none, by pairs at each budget.
+
+    Compute is that of the training alone, since choosing pairs teaches the model nothing. The error is 1 less the
+    metric where more of it is better. A method of which no fraction below 1 is done has no law of its own.
+    """
+    found = []
+    for (method, settings), runs in done_trials(table).groupby(["method", "settings"], sort=True):
+        if method != FULL and not (runs["keep"] < 1).any():
+            continue
+        joint = _fit(runs, runs["training_flops"].to_numpy(), higher_is_better, draws, seed)
+        found.append(MethodFit(method, settings, None, joint))
+        if isinstance(joint, ScalingFit) or method == FULL:
+            continue
+        for budget, some in runs.groupby("budget", sort=True):
+            alone = _fit(some, np.ones(len(some)), higher_is_better, draws, seed)
+            if isinstance(alone, ScalingFit):
+                found.append(MethodFit(method, settings, float(budget), alone))
+    return tuple(found)
+
+
+def _fit(
+    runs: pd.DataFrame, compute_N: np.ndarray, higher_is_better: bool, draws: int, seed: int
+) -> ScalingFit | NoFit:
+    value_N = runs["value"].to_numpy(dtype=np.float64)
+    pairs_N = runs["pairs_kept"].to_numpy(dtype=np.float64)
+    if np.isnan(pairs_N).any():
+        return NoFit("how many pairs a run has kept is not known")
+    return fit_scaling(pairs_N, compute_N, 1 - value_N if higher_is_better else value_N, draws, seed)
