@@ -160,7 +160,7 @@ def test_fit_scaling_three_points_are_always_refused(compute: list[float]) -> No
     ("pairs", "error", "reason"),
     [
         ([1, 10, 100, 1000], [0.5, 0.4, 0.3, 0.25], "4 runs; along kept pairs the law has 3 parameters and needs 5"),
-        ([1, 10, 100] * 3, [0.5, 0.4, 0.3] * 3, "kept pairs: 3 values; a curve that flattens needs 4 or more"),
+        ([1, 10, 100] * 3, [0.5, 0.4, 0.3] * 3, "kept pairs: 3 distinct values; a curve that flattens needs 4 or more"),
         ([10, 15, 20, 25, 30], [0.5, 0.4, 0.3, 0.25, 0.2], "the largest is 3 times the smallest; 4 times or more"),
         ([5] * 9, [0.5, 0.4, 0.3] * 3, "neither kept pairs nor compute varies"),
         ([1, 10, 100, 1000, 9999], [0.5, 0.4, 0.3, 0.2, 0.0], "an error of 0; the law is of errors above 0"),
@@ -200,6 +200,21 @@ def test_fit_scaling_axis_that_does_nothing_is_warned_of() -> None:
     assert isinstance(found, ScalingFit)
     assert "compute: what it changes over its range does not stand out from the noise" in found.warnings
     assert not any(one.startswith("kept pairs") for one in found.warnings)
+
+
+def test_fit_scaling_law_that_is_not_the_runs_is_warned_of_and_the_right_one_is_not() -> None:
+    warned = [0, 0]
+    for case in range(60):
+        truth = made_runs(case)
+        # A last level far below the law, as of a run on all pairs that a worse method's curve is joined to.
+        bent_N = np.where(truth.pairs_N > 9e4, 0.85, 1.0) * truth.error_N
+        for place, error_N in enumerate((truth.error_N, bent_N)):
+            found = fit_scaling(truth.pairs_N, truth.compute_N, error_N, 1)
+            assert isinstance(found, ScalingFit)
+            warned[place] += any("bend otherwise" in one for one in found.warnings)
+    # Nominal 1 % of 60. Measured 0, and 60 of the bent ones.
+    assert warned[0] <= 3
+    assert warned[1] >= 55
 
 
 @pytest.mark.parametrize(
@@ -248,6 +263,7 @@ def rows(
             "budget": budget_N,
             "pairs_kept": truth.pairs_N,
             "training_flops": truth.compute_N,
+            "name": "",
             "value": 1 - truth.error_N,
             "state": state,
         }
@@ -277,11 +293,23 @@ def test_fit_methods_two_budgets_are_fitted_by_pairs_at_each() -> None:
         parts.append(rows(seen, "prototype", one.pairs_N / 1e5, budget))
     joint, *alone = fit_methods(pd.concat(parts), higher_is_better=True, draws=20)
     assert isinstance(joint.result, NoFit)
-    assert "compute: 2 values" in joint.result.reason
+    assert "compute: 2 distinct values" in joint.result.reason
     assert [one.budget for one in alone] == [1.0, 4.0]
     assert [one.result.axes for one in alone if isinstance(one.result, ScalingFit)] == [("pairs",), ("pairs",)]
 
 
 def test_fit_methods_method_of_full_runs_alone_has_no_law() -> None:
     truth = made_runs(15)
-    assert fit_methods(rows(truth, "prototype", np.ones(21), 4.0), True, draws=5) == ()
+    truth = Truth(np.full(21, 1e5), truth.compute_N, truth.error_N, {})
+    alone = rows(truth, "prototype", np.ones(21), 4.0).assign(name=[str(number) for number in range(21)])
+    assert fit_methods(alone, True, draws=5) == ()
+
+
+def test_fit_methods_full_runs_of_many_budgets_have_a_law_by_compute() -> None:
+    truth = made_runs(16)
+    swept = Truth(np.full(21, 1e5), truth.pairs_N * 1e10, truth.error_N, {})
+    names = [str(number) for number in range(21)]
+    parts = [rows(swept, name, np.ones(21), truth.pairs_N).assign(name=names) for name in ("prototype", "random")]
+    (one,) = fit_methods(pd.concat(parts), higher_is_better=True, draws=5)
+    assert isinstance(one.result, ScalingFit)
+    assert (one.method, one.result.axes, one.result.runs) == ("full", ("compute",), 21)

@@ -27,20 +27,25 @@ def fit_methods(
     """Each method's law by kept pairs and training FLOPs, and where all its runs carry none, by pairs at each budget.
 
     Compute is that of the training alone, since choosing pairs teaches the model nothing. The error is 1 less the
-    metric where more of it is better. A method of which no fraction below 1 is done has no law of its own.
+    metric where more of it is better. Runs on all pairs belong to every method, and where they carry a law by compute
+    they have it as 'full' too.
     """
-    found = []
-    for (method, settings), runs in done_trials(table).groupby(["method", "settings"], sort=True):
-        if method != FULL and not (runs["keep"] < 1).any():
+    done, found = done_trials(table), []
+    for (method, settings), runs in done.groupby(["method", "settings"], sort=True):
+        if method == FULL or not (runs["keep"] < 1).any():
             continue
         joint = _fit(runs, runs["training_flops"].to_numpy(), higher_is_better, draws, seed)
         found.append(MethodFit(method, settings, None, joint))
-        if isinstance(joint, ScalingFit) or method == FULL:
+        if isinstance(joint, ScalingFit):
             continue
         for budget, some in runs.groupby("budget", sort=True):
             alone = _fit(some, np.ones(len(some)), higher_is_better, draws, seed)
             if isinstance(alone, ScalingFit):
                 found.append(MethodFit(method, settings, float(budget), alone))
+    for settings, runs in done[done["keep"] == 1].drop_duplicates("name").groupby("settings", sort=True):
+        law = _fit(runs, runs["training_flops"].to_numpy(), higher_is_better, draws, seed)
+        if isinstance(law, ScalingFit):
+            found.append(MethodFit(FULL, settings, None, law))
     return tuple(found)
 
 

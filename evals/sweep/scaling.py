@@ -163,7 +163,7 @@ def _refusal(axes: Sequence[str], given: dict[str, FloatArray], error_N: FloatAr
         if (value_N <= 0).any():
             return f"{name}: a run has {value_N.min():g}; the law is of values above 0"
         if levels(axis, value_N) < MIN_LEVELS:
-            return f"{name}: {levels(axis, value_N)} values; a curve that flattens needs {MIN_LEVELS} or more"
+            return f"{name}: {levels(axis, value_N)} distinct values; a curve that flattens needs {MIN_LEVELS} or more"
         if value_N.max() < MIN_RATIO * value_N.min():
             ratio = value_N.max() / value_N.min()
             return f"{name}: the largest is {ratio:.2g} times the smallest; {MIN_RATIO:g} times or more are needed"
@@ -263,4 +263,22 @@ def _warnings(
             said.append(f"{power} stands at {exponent.value:.3g}, the end of where it is sought")
         elif exponent.high > _VAGUE * exponent.low:
             said.append(f"{power} is hardly known: from {exponent.low:.2g} to {exponent.high:.2g}")
+    if _misses(residual_N, axis_AN, len(theta_P)):
+        said.append("the runs bend otherwise than the law, by more than their noise: its intervals are too narrow")
     return said
+
+
+def _misses(residual_N: FloatArray, axis_AN: FloatArray, parameters: int) -> bool:
+    """Whether designs' means are off by more than their runs' differences allow: the F test of lack of fit, at 1 %.
+
+    Draper & Smith 1998, section 2.1. False where no design was run twice.
+    """
+    design_N = np.unique(axis_AN.round(9), axis=1, return_inverse=True)[1].ravel()
+    count_D = np.bincount(design_N)
+    pure, lack = len(residual_N) - len(count_D), len(count_D) - parameters
+    if pure < 1 or lack < 1:
+        return False
+    mean_D = np.bincount(design_N, residual_N) / count_D
+    within = float(((residual_N - mean_D[design_N]) ** 2).sum()) / pure
+    between = float((count_D * mean_D**2).sum()) / lack
+    return bool(between > within * stats.f.ppf(0.99, lack, pure))
