@@ -68,8 +68,9 @@ def test_conclude_usual_sweep_says_it_in_lines() -> None:
     assert lines[0] == "20 trials: 18 done, 1 stopped early, 1 failed"
     assert "At budget 4, prototype at 0.227 is not worse than full by more than 0.01 (difference -0.002, lower" in text
     assert "3 seeds, 2,000 draws)" in text
-    assert "prototype at 0.1 is not shown to be no worse than full by more than 0.01 (difference -0.050" in text
-    assert "At budget 4, random at 0.227 is not tested: the tests go down to the first that fails" in text
+    assert "prototype at 0.1 may be worse than full by more than 0.01 (difference -0.050" in text
+    assert "At budget 4, random is not tested at 0.227: none is, after the first that fails" in text
+    assert "At budget 4, random is not compared with full at 0.1: no full run of the same seed" in text
     assert "random: no scaling law: " in text
     assert "Chosen: prototype at 0.227, budget 4, mean AUROC 0.898: the smallest fraction" in text
     assert not any(line.endswith(".") for line in lines)
@@ -185,3 +186,15 @@ def test_conclude_test_scores_beside_the_validation_metric_change_nothing() -> N
         conclude(plan(more), more, draws_of(more)).as_dict()
         == conclude(plan(trials), trials, draws_of(trials)).as_dict()
     )
+
+
+def test_conclude_many_settings_that_say_nothing_are_said_once() -> None:
+    trials = []
+    for rate in range(1, 6):
+        one = trial("random", 0.5, 0.8)
+        point = one.point.model_copy(update={"settings": {"train.lr": rate / 100}})
+        trials.append(one.model_copy(update={"point": point, "name": point.name}))
+    lines = conclude(plan(trials), trials, {}).as_lines()
+    assert sum("is not compared with full" in line for line in lines) == 1
+    assert sum("no scaling law" in line for line in lines) == 1
+    assert any(line.startswith("At budget 4, random with 5 choices of its other settings") for line in lines)

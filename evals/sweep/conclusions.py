@@ -19,20 +19,10 @@ from chexray.evals.sweep.fits import MethodFit, fit_methods
 from chexray.evals.sweep.frontier import Curve, HourValue, distinct_designs, frontier, hour_values, iso_compute
 from chexray.evals.sweep.paired_scores import Pair, differences
 from chexray.evals.sweep.scaling import ScalingFit
-from chexray.evals.sweep.smallest import Smallest, smallest_fraction
+from chexray.evals.sweep.smallest import MethodSmallest, smallest_fraction
 from chexray.evals.sweep.trials import DESIGN, FULL, higher_is_better, trial_table
-from chexray.evals.sweep.words import cost_line, count_line, fit_line, frontier_lines, smallest_lines, winner_line
+from chexray.evals.sweep.words import cost_line, count_line, fit_lines, frontier_lines, smallest_lines, winner_line
 from chexray.platform.sweep.records import SweepPlan, TrialRecord
-
-
-@dataclass(frozen=True)
-class MethodSmallest:
-    """A method's smallest fraction at one budget, and what was tested."""
-
-    method: str
-    settings: str
-    budget: float
-    result: Smallest
 
 
 @dataclass(frozen=True)
@@ -85,9 +75,8 @@ class Conclusions:
     def as_lines(self) -> list[str]:
         """Short sentences for a terminal."""
         lines = [count_line(self.states)]
-        for one in self.smallest:
-            lines += smallest_lines(one.method, one.settings, one.budget, one.result, self.delta, self.higher_is_better)
-        lines += [fit_line(fit) for fit in self.fits]
+        lines += smallest_lines(self.smallest, self.delta, self.higher_is_better)
+        lines += fit_lines(self.fits)
         lines += frontier_lines(self.frontier, self.hour_values)
         won = self.winner
         if won:
@@ -153,9 +142,10 @@ def _smallest(
     found = []
     smaller = table[(table["keep"] < 1) & (table["method"] != FULL)]
     for (method, settings, budget), group in smaller.groupby(["method", "settings", "budget"], sort=True):
-        paired = [differences(runs, table, draws, better) for _, runs in group.groupby("keep")]
-        result = smallest_fraction([one for one in paired if one is not None], delta, seed)
-        found.append(MethodSmallest(method, settings, float(budget), result))
+        paired = {float(keep): differences(runs, table, draws, better) for keep, runs in group.groupby("keep")}
+        result = smallest_fraction([one for one in paired.values() if one is not None], delta, seed)
+        missing = tuple(keep for keep, one in paired.items() if one is None)
+        found.append(MethodSmallest(method, settings, float(budget), result, missing))
     return found
 
 

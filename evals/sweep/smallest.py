@@ -84,6 +84,17 @@ class Smallest:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class MethodSmallest:
+    """A method's smallest fraction at one budget. `not_compared`: fractions without a full run to pair with."""
+
+    method: str
+    settings: str
+    budget: float
+    result: Smallest
+    not_compared: tuple[float, ...] = ()
+
+
 def smallest_fraction(candidates: Sequence[Differences], delta: float, seed: int = 0) -> Smallest:
     """Tests fractions from the largest down, until one fails; the last that passed is the smallest.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from chexray.evals.board.words import metric_name
 from chexray.evals.sweep.cost import Cost
 from chexray.evals.sweep.fits import MethodFit
 from chexray.evals.sweep.frontier import HourValue
-from chexray.evals.sweep.scaling import AXES, NoFit, Parameter, ScalingFit
-from chexray.evals.sweep.smallest import FractionTest, Smallest
+from chexray.evals.sweep.scaling import AXES, Parameter, ScalingFit
+from chexray.evals.sweep.smallest import FractionTest, MethodSmallest
 from chexray.evals.sweep.trials import FULL
 
+_UNPAIRED = "no full run of the same seed, budget and settings is done beside it"
 _STATES = {
     "done": "done",
     "stopped": "stopped early",
@@ -35,36 +37,36 @@ def design_name(method: str, keep: float, settings: str) -> str:
     return f"{kept}{_with(settings)}"
 
 
-def smallest_lines(
-    method: str, settings: str, budget: float, found: Smallest, delta: float, higher_is_better: bool
-) -> list[str]:
-    """What the tests at one budget say: of the smallest fraction that passed, and of what ended them."""
-    at = f"At budget {budget:g}, "
-    sign = "" if higher_is_better else "; below 0 is worse"
-    lines = []
-    for one in found.tested:
-        if one.keep == found.keep or not one.passed:
-            verdict = "is not worse" if one.passed else "is not shown to be no worse"
-            name = design_name(method, one.keep, settings)
-            lines.append(f"{at}{name} {verdict} than full by more than {delta:g} ({_numbers(one)}{sign})")
-            lines += _doubts(one, name)
-    if not found.tested:
-        lines.append(f"{at}{method}{_with(settings)} is not compared with full: {found.reason}")
-    if found.untested:
-        kept = ", ".join(f"{keep:g}" for keep in found.untested)
-        why = found.reason if found.tested and found.tested[-1].passed else "the tests go down to the first that fails"
-        lines.append(f"{at}{method}{_with(settings)} at {kept} is not tested: {why}")
+def smallest_lines(found: Sequence[MethodSmallest], delta: float, higher_is_better: bool) -> list[str]:
+    """What the tests say: of the smallest fraction that passed, of what ended them, and of what had none."""
+    lines, bare = [], Counter[tuple[str, float]]()
+    for one in found:
+        if one.result.tested or one.settings == "{}":
+            lines += _method_lines(one, delta, "" if higher_is_better else "; below 0 is worse")
+        else:
+            bare[one.method, one.budget] += 1
+    for (method, budget), count in bare.items():
+        what = f"with {_count(count, 'choice')} of its other settings"
+        lines.append(f"At budget {budget:g}, {method} {what} is not compared with full: {_UNPAIRED}")
     return lines
 
 
-def fit_line(fit: MethodFit) -> str:
-    """The law with its intervals, or why there is none."""
-    at = "" if fit.budget is None else f" at budget {fit.budget:g}"
-    name = f"{fit.method}{_with(fit.settings)}{at}"
-    if isinstance(fit.result, NoFit):
-        return f"{name}: no scaling law: {fit.result.reason}"
-    doubts = "".join(f"; {one}" for one in fit.result.warnings)
-    return f"{name}: {_law(fit.result)} ({fit.result.runs} runs, {fit.result.rmse:.1%} off){doubts}"
+def fit_lines(fits: Sequence[MethodFit]) -> list[str]:
+    """Each law with its intervals, or why there is none; said once of a method's many settings."""
+    lines, refused = [], Counter[tuple[str, str]]()
+    for fit in fits:
+        at = "" if fit.budget is None else f" at budget {fit.budget:g}"
+        name = f"{fit.method}{_with(fit.settings)}{at}"
+        if isinstance(fit.result, ScalingFit):
+            doubts = "".join(f"; {one}" for one in fit.result.warnings)
+            lines.append(f"{name}: {_law(fit.result)} ({fit.result.runs} runs, {fit.result.rmse:.1%} off){doubts}")
+        elif fit.settings == "{}":
+            lines.append(f"{name}: no scaling law: {fit.result.reason}")
+        else:
+            refused[fit.method, fit.result.reason] += 1
+    for (method, reason), count in refused.items():
+        lines.append(f"{method} with {_count(count, 'choice')} of its other settings: no scaling law: {reason}")
+    return lines
 
 
 def frontier_lines(front: Sequence[Mapping[str, Any]], values: Sequence[HourValue]) -> list[str]:
@@ -76,7 +78,7 @@ def frontier_lines(front: Sequence[Mapping[str, Any]], values: Sequence[HourValu
         value = values[place] if place < len(values) else None
         if value and value.per_hour is not None:
             source = "by the scaling law" if value.source == "fit" else "by its neighbour"
-            line += f", {value.gpu_hours:.3g} GPU-hours; one more brings {value.per_hour:.2g} {source}"
+            line += f", {_hours(value.gpu_hours)}; one more brings {value.per_hour:.2g} {source}"
         lines.append(line)
     return lines
 
@@ -88,11 +90,35 @@ def winner_line(method: str, keep: float, budget: float, settings: str, value: f
 
 def cost_line(name: str, cost: Cost, pairs: int | None) -> str:
     of = f" of {pairs:,} pairs" if pairs else ""
-    money = "" if cost.money is None else f", {cost.money:,.2f} in money"
+    money = "" if cost.money is None else f", a price of {cost.money:,.2f}"
     share = f", {cost.curation_flops / cost.flops:.1%} of it curation" if cost.curation_flops else ""
-    return (
-        f"Cost of the {name} run on a corpus{of}: {cost.flops:.3g} FLOPs{share}, {cost.gpu_hours:,.1f} GPU-hours{money}"
-    )
+    return f"Cost of the {name} run on a corpus{of}: {cost.flops:.3g} FLOPs{share}, {_hours(cost.gpu_hours)}{money}"
+
+
+def _method_lines(found: MethodSmallest, delta: float, sign: str) -> list[str]:
+    at, method = f"At budget {found.budget:g}, ", f"{found.method}{_with(found.settings)}"
+    lines, result = [], found.result
+    for one in result.tested:
+        if one.keep == result.keep or not one.passed:
+            verdict = "is not worse" if one.passed else "may be worse"
+            name = design_name(found.method, one.keep, found.settings)
+            lines.append(f"{at}{name} {verdict} than full by more than {delta:g} ({_numbers(one)}{sign})")
+            lines += _doubts(one, f"{at}{name}")
+    if result.untested:
+        ended = result.tested and not result.tested[-1].passed
+        why = "none is, after the first that fails" if ended else result.reason
+        lines.append(f"{at}{method} is not tested at {_fractions(result.untested)}: {why}")
+    if found.not_compared:
+        lines.append(f"{at}{method} is not compared with full at {_fractions(found.not_compared)}: {_UNPAIRED}")
+    return lines
+
+
+def _fractions(keeps: Sequence[float]) -> str:
+    return ", ".join(f"{keep:g}" for keep in sorted(keeps, reverse=True))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} GPU-hours" if hours >= 10 else f"{hours:.2g} GPU-hours"
 
 
 def _numbers(one: FractionTest) -> str:
