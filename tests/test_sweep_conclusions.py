@@ -145,6 +145,18 @@ def test_conclude_fraction_as_good_at_a_small_budget_alone_is_not_chosen() -> No
     assert (found.winner.keep, found.winner.budget) == (1.0, 4.0)
 
 
+def test_conclude_fraction_as_good_at_settings_that_do_not_work_is_not_chosen() -> None:
+    bad = {"train.lr": 9.0}
+    broken = [
+        one.model_copy(update={"point": one.point.model_copy(update={"settings": bad}), "name": f"{one.name}-bad"})
+        for one in [*runs("full", 1.0, 0.5), *runs("random", 0.1, 0.5)]
+    ]
+    found = concluded([*broken, *runs("full", 1.0, 0.9), *runs("random", 0.5, 0.9)])
+    assert [(one.settings, one.result.keep) for one in found.smallest] == [('{"train.lr": 9.0}', 0.1), ("{}", 0.5)]
+    assert found.winner is not None
+    assert (found.winner.settings, found.winner.keep) == ("{}", 0.5)
+
+
 def test_conclude_validation_loss_is_better_when_lower() -> None:
     trials = [
         trial(method, keep, None, seed, metrics={}, looks=(look(loss + 0.0002 * seed * (keep < 1)),), methods=methods)

@@ -150,23 +150,25 @@ def _smallest(
 
 
 def _winner(table: pd.DataFrame, smallest: Sequence[MethodSmallest], better: bool) -> Winner | None:
-    """The smallest fraction that is as good as all pairs, else the best mean.
+    """The smallest fraction that is as good as the best runs on all pairs, else the best mean.
 
-    At the largest budget alone: to be as good as all pairs of a small budget says nothing of what a larger one gives.
+    The best at the largest budget, that is: to be as good as all pairs of a small budget, or of settings that do not
+    work, says nothing of what others give.
     """
     found = distinct_designs(table)
     if found.empty:
         return None
-    largest = found.loc[found["keep"] == 1, "budget"].max()
+    full = found[(found["keep"] == 1) & (found["budget"] == found.loc[found["keep"] == 1, "budget"].max())]
+    best = full.sort_values("mean", ascending=not better, kind="stable")[["settings", "budget"]].head(1)
     passed = {
         (one.method, one.settings, one.budget, one.result.keep)
         for one in smallest
-        if one.budget == largest and one.result.keep is not None
+        if [one.settings, one.budget] in best.to_numpy().tolist() and one.result.keep is not None
     }
     if passed:
         keys = found[list(DESIGN)].apply(tuple, axis=1)
         row = found[keys.isin(passed)].sort_values(["keep", "flops"], kind="stable").iloc[0]
-        return _chosen(row, "the smallest fraction not worse than full at the largest budget")
+        return _chosen(row, "the smallest fraction not worse than the best full runs of the largest budget")
     most = found[found["seeds"] == found["seeds"].max()]
     row = most.sort_values("mean", ascending=not better, kind="stable").iloc[0]
     return _chosen(row, "the best mean over seeds, as no smaller fraction is shown to be as good as full")
