@@ -20,7 +20,7 @@ from chexray.evals.board.sample_scores import NotCompared, Predictions, SampleVa
 from chexray.evals.board.score_files import DISEASE_PREDICTION, Cell, ScoreRow
 from chexray.evals.comparison import Comparison, holm, paired_bootstrap
 from chexray.evals.delong import delong, delong_test
-from chexray.evals.statistics import DRAWS, LEVEL, FloatArray, Statistic, auroc_statistic, mean_statistic
+from chexray.evals.statistics import DRAWS, LEVEL, FloatArray, Statistic, auroc_statistic, bootstrap, mean_statistic
 from chexray.platform.corpus.schema import NO_FINDING
 
 MIN_POSITIVES = 5
@@ -73,15 +73,33 @@ class FindingTest:
     p_holm: float
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """Two checkpoints' numbers as functions of the weights of the samples that both have."""
+
+    statistics: tuple[Statistic, Statistic]
+    patient_B: npt.NDArray[np.str_]
+    notes: tuple[str, ...]
+
+
 def compare(first: Contender, second: Contender, draws: int = DRAWS, seed: int = 0) -> Outcome:
     """The first checkpoint's headline number less the second's."""
     try:
-        _check_alike(first.row, second.row)
-        if first.row.task in ("zero_shot", DISEASE_PREDICTION):
-            return _compare_aurocs(first, second, draws, seed)
-        return _compare_means(first, second, draws, seed)
+        found = _compared(first, second)
     except NotCompared as reason:
         return Outcome(None, reason=str(reason))
+    (comparison,) = paired_bootstrap(*found.statistics, found.patient_B, draws, seed)
+    return Outcome(comparison, len(found.patient_B), notes=found.notes)
+
+
+def difference_draws(first: Contender, second: Contender, draws: int = DRAWS, seed: int = 0) -> FloatArray:
+    """The first checkpoint's headline number less the second's in every paired bootstrap draw [R], NaN where undefined.
+
+    Draw r is of the same patients for all pairs of checkpoints that have the same samples. Raises `NotCompared`.
+    """
+    found = _compared(first, second)
+    ours, theirs = found.statistics
+    return bootstrap(lambda weight_RB: ours(weight_RB) - theirs(weight_RB), found.patient_B, draws, seed)[:, 0]
 
 
 def correct(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -112,18 +130,24 @@ def _check_alike(first: ScoreRow, second: ScoreRow) -> None:
         raise NotCompared("its own value is undefined" if first.value is None else "the baseline's value is undefined")
 
 
-def _compare_aurocs(first: Contender, second: Contender, draws: int, seed: int) -> Outcome:
+def _compared(first: Contender, second: Contender) -> _Compared:
+    """What is compared of two checkpoints. Raises `NotCompared`."""
+    _check_alike(first.row, second.row)
+    of_aurocs = first.row.task in ("zero_shot", DISEASE_PREDICTION)
+    found = _compared_aurocs(first, second) if of_aurocs else _compared_means(first, second)
+    notes = found.notes + tuple(_recomputed(first, second, found))
+    return replace(found, notes=notes)
+
+
+def _compared_aurocs(first: Contender, second: Contender) -> _Compared:
     one, other, notes = _common_predictions(first, second)
     findings = _headline_findings(first.row, second.row, one)
     every = np.arange(len(one.sample_B))
     one, other = one.taken(every, findings), other.taken(every, findings)
-    statistics = [_mean_auroc(one), _mean_auroc(other)]
-    (comparison,) = paired_bootstrap(statistics[0], statistics[1], one.patient_B, draws, seed)
-    notes += _recomputed(first, second, statistics, len(every), notes)
-    return Outcome(comparison, len(every), notes=tuple(notes))
+    return _Compared((_mean_auroc(one), _mean_auroc(other)), one.patient_B, tuple(notes))
 
 
-def _compare_means(first: Contender, second: Contender, draws: int, seed: int) -> Outcome:
+def _compared_means(first: Contender, second: Contender) -> _Compared:
     one, other = (read_values(each.row, each.cells) for each in (first, second))
     row_2B, notes = _common(one, other)
     value_2B = [one.value_B[row_2B[0]], other.value_B[row_2B[1]]]
@@ -133,11 +157,8 @@ def _compare_means(first: Contender, second: Contender, draws: int, seed: int) -
         raise NotCompared("no sample has a value of both")
     if lost := int((~known_B & ~(np.isnan(value_2B[0]) & np.isnan(value_2B[1]))).sum()):
         notes.append(f"{lost:,} samples have a value of one only and are left out")
-    statistics = [mean_statistic(value_B[known_B][:, None]) for value_B in value_2B]
-    patient_B = one.patient_B[row_2B[0]][known_B]
-    (comparison,) = paired_bootstrap(statistics[0], statistics[1], patient_B, draws, seed)
-    notes += _recomputed(first, second, statistics, len(patient_B), notes)
-    return Outcome(comparison, len(patient_B), notes=tuple(notes))
+    ours, theirs = (mean_statistic(value_B[known_B][:, None]) for value_B in value_2B)
+    return _Compared((ours, theirs), one.patient_B[row_2B[0]][known_B], tuple(notes))
 
 
 def _common_predictions(first: Contender, second: Contender) -> tuple[Predictions, Predictions, list[str]]:
@@ -201,17 +222,15 @@ def _mean_auroc(predictions: Predictions) -> Statistic:
     return lambda weight_RB: statistic(weight_RB)[:, -1:]
 
 
-def _recomputed(
-    first: Contender, second: Contender, statistics: Sequence[Statistic], samples: int, notes: Sequence[str]
-) -> list[str]:
+def _recomputed(first: Contender, second: Contender, found: _Compared) -> list[str]:
     """A note where the files of the same samples do not give the headline: then something else was compared."""
-    if notes:
+    if found.notes:
         return []
     said = []
-    for name, each, statistic in zip(("its own", "the baseline's"), (first, second), statistics, strict=True):
-        found, shown = float(statistic(np.ones((1, samples)))[0, 0]), each.row.value
-        if shown is not None and abs(found - shown) > _TOLERANCE * max(1.0, abs(shown)):
-            said.append(f"{name} files give {found:.4f}, its headline says {shown:.4f}")
+    for name, each, statistic in zip(("its own", "the baseline's"), (first, second), found.statistics, strict=True):
+        value, shown = float(statistic(np.ones((1, len(found.patient_B))))[0, 0]), each.row.value
+        if shown is not None and abs(value - shown) > _TOLERANCE * max(1.0, abs(shown)):
+            said.append(f"{name} files give {value:.4f}, its headline says {shown:.4f}")
     return said
 
 
