@@ -23,7 +23,7 @@ def print_summary(uri: str, manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for role, source in manifest.inputs.items():
         table.add_row(role, source)
-    if chosen := manifest.config.get("curate"):
+    if manifest.kind != "sweep" and (chosen := manifest.config.get("curate")):
         by = "fixed counts" if chosen["mode"] == "paper" else f"keep {chosen['keep']}"
         table.add_row("selector", f"{chosen['selector']}, {by}")
     for name, value in manifest.counts.items():
