@@ -5,6 +5,7 @@ As a cluster job: `ray job submit ... -- python -m chexray.jobs.sweep --corpus s
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -63,10 +64,12 @@ def sweep(
     names = tuple(dict.fromkeys(point.name for point in points))
     plan = _plan(stage, recipe, space, names, data or {})
     write_plan(stage.uri, plan)
+    starts_ray = not (ray.is_initialized() or runtime.address or os.environ.get("RAY_ADDRESS"))
     with ray_session(_with_room(runtime, concurrent)):
-        run = SweepRun(stage.uri, plan, runtime)
-        records = run_trials(run, concurrent or trials_at_once(runtime))
-        return _conclude(stage, run, records)
+        trials = concurrent or trials_at_once(runtime)
+        threads = max(1, joblib.cpu_count() // (trials * runtime.workers)) if starts_ray else None
+        run = SweepRun(stage.uri, plan, runtime, threads)
+        return _conclude(stage, run, run_trials(run, trials))
 
 
 def resume(uri: str, runtime: Runtime | None = None, concurrent: int | None = None) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -32,9 +33,7 @@ class SweepWatch(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         name, plan = self.sweep.name_of(trial), self.sweep.plan
         if name not in plan.trials:  # of a search that asks for its points one by one
-            self.sweep = SweepRun(
-                self.sweep.uri, plan.model_copy(update={"trials": (*plan.trials, name)}), self.sweep.runtime
-            )
+            self.sweep = replace(self.sweep, plan=plan.model_copy(update={"trials": (*plan.trials, name)}))
             write_plan(self.sweep.uri, self.sweep.plan)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:

@@ -37,6 +37,8 @@ class SweepRun:
     uri: str
     plan: SweepPlan
     runtime: Runtime
+    threads: int | None = None
+    """Of a worker on CPUs, where the recipe says nothing: trials side by side share the cores."""
 
     def name_of(self, trial: Any) -> str:
         """Of Tune's trial, here."""
@@ -60,7 +62,7 @@ def run_trial(config: dict[str, Any], sweep: SweepRun, maker: Any) -> None:
     write_trial(sweep.uri, record)
     try:
         made: Made = ray.get(maker.subset_of.remote(point))
-        recipe, record = planned(sweep.plan, point, made, record)
+        recipe, record = planned(sweep, point, made, record)
         write_trial(sweep.uri, record)
         out = storage.join(trial_folder(sweep.uri, name), CHECKPOINT)
         tell = TellLooks(made.pairs * recipe.train.epochs)
@@ -79,8 +81,9 @@ def trial_name(plan: SweepPlan, point: Point, tune_id: str) -> str:
     return f"{point.name}-{tune_id}" if plan.space.search == "optuna" else point.name
 
 
-def planned(plan: SweepPlan, point: Point, made: Made, record: TrialRecord) -> tuple[Recipe, TrialRecord]:
+def planned(sweep: SweepRun, point: Point, made: Made, record: TrialRecord) -> tuple[Recipe, TrialRecord]:
     """The recipe of the trial's run, and its record with how long the run is to be."""
+    plan = sweep.plan
     recipe = point.recipe(plan.recipe)
     per_pair = model_flops(recipe.model)
     epochs = whole_epochs(point, plan.train_pairs, made.pairs, per_pair, made.curation_flops)
@@ -89,6 +92,7 @@ def planned(plan: SweepPlan, point: Point, made: Made, record: TrialRecord) -> t
         {
             "train.epochs": epochs,
             "run.validation": True,
+            "run.threads": recipe.run.threads or sweep.threads,
             "run.checkpoint_epochs": ceil(epochs / plan.space.scheduler.looks),
         },
     )
