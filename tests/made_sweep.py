@@ -217,7 +217,10 @@ def _write_subset(folder: Path, record: TrialRecord, text: str) -> None:
         for name, share in FINDINGS.items()
     ]
     bands = {"unknown": 1.0} if random else {"central": 0.85, "support": 0.1, "outlier": 0.05}
-    audit["bands"] = {name: _kept(share, keep, noise) | {"findings": {}} for name, share in bands.items()}
+    audit["bands"] = {
+        name: _kept(share, {"outlier": 0.0, "support": 10.0}.get(name, keep), noise) | {"findings": {}}
+        for name, share in bands.items()
+    }
     audit["clusters"] = {"unknown" if random else str(n): _kept(1 / 6, keep, noise) for n in range(1 if random else 6)}
     (path / "audit.json").write_text(json.dumps(audit))
     if not random:

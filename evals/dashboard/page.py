@@ -36,6 +36,7 @@ SCRIPTS = (
     "main.js",
 )
 """In the order in which the page runs them."""
+STYLES = ("look.css", "controls.css", "tables.css")
 
 
 def exported_page(uri: str) -> str:
@@ -75,7 +76,7 @@ def _render(content: dict[str, Any] | None) -> str:
     return environment.from_string(_file("dashboard.html")).render(
         title=content["snapshot"]["sweep"] if content else "Sweep",
         policy=policy(script_digests(), "'none'" if content else "'self'"),
-        styles=(_file("look.css"), _file("tables.css")),
+        styles=[_file(name) for name in STYLES],
         scripts=_scripts(),
         content=embedded(content),
     )
