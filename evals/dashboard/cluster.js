@@ -91,12 +91,14 @@ function drawGantt(place, ran, view) {
         ticktext: ran.map((one) => plain(one.trial.name, 34)),
         tickfont: { size: 11 },
       };
-  const y = axis("", { range: [ran.length - 0.4, -0.6], showgrid: false, fixedrange: true, ...names });
-  const x = axis("", { type: "date", side: "top", fixedrange: true, nticks: narrow ? 4 : 10 });
+  // plotly measures every label, again and again, to fit margins and to hide what overflows: seconds with 500 trials.
+  const free = { automargin: false, ticklabeloverflow: "allow" };
+  const y = axis("", { range: [ran.length - 0.4, -0.6], showgrid: false, fixedrange: true, ...free, ...names });
+  const x = axis("", { type: "date", side: "top", fixedrange: true, automargin: false, nticks: narrow ? 4 : 10 });
   draw(
     place,
     [trace],
-    layout(50 + 19 * ran.length, x, y, { margin: { l: 12, r: 14, t: 34, b: 8 } }),
+    layout(50 + 19 * ran.length, x, y, { margin: { l: narrow ? 12 : 200, r: 14, t: 46, b: 8 } }),
     "Timeline of trials",
     (name) => view.change({ trial: name }),
   );

@@ -107,32 +107,32 @@ function drawHistory(parts, view) {
       if (view.selected?.name !== state.trial) return;
       const steps = details.history;
       parts.lead.textContent =
-        steps && steps.length
+        steps && steps.loss.length
           ? "Each point is the mean of several steps where there are many. Dotted: the temperature, on the right."
           : "The loss of every step is written when the run has ended.";
-      if (!steps || !steps.length) return;
+      if (!steps || !steps.loss.length) return;
       parts.history.hidden = false;
       const hue = methodColour(trial.method);
-      const x = steps.map((step) => step.pairs);
+      const x = steps.pairs;
       const traces = [
         {
           x,
-          y: steps.map((step) => step.loss),
+          y: steps.loss,
           mode: "lines",
           line: { color: hue, width: 1.8 },
           hovertemplate: HOVER,
-          text: steps.map(
-            (step) => `step ${count(step.step)}<br>loss ${score(step.loss)}<br>${count(step.pairs)} pairs`,
+          text: x.map(
+            (pair, row) => `step ${count(steps.step[row])}<br>loss ${score(steps.loss[row])}<br>${count(pair)} pairs`,
           ),
         },
         {
           x,
-          y: steps.map((step) => step.temperature),
+          y: steps.temperature,
           mode: "lines",
           yaxis: "y2",
           hovertemplate: HOVER,
           line: { color: colour("soft"), width: 1.4, dash: "dot" },
-          text: steps.map((step) => `temperature ${score(step.temperature)}`),
+          text: steps.temperature.map((one) => `temperature ${score(one)}`),
         },
       ];
       const more = {

@@ -13,9 +13,9 @@ from chexray.platform.errors import UsageError
 from chexray.platform.sweep.records import CHECKPOINT, SUBSETS, trial_folder
 
 HISTORY, AUDIT, MAP = "history.jsonl", "audit.json", "map.json"
-MOST_STEPS = 300
+MOST_STEPS = 240
 """More points than a curve's pixels say nothing."""
-MOST_POINTS = 1200
+MOST_POINTS = 800
 """Of a map: several hundred subsets must fit one exported page."""
 
 
@@ -24,14 +24,14 @@ class DetailReader:
 
     def __init__(self, sweep: str) -> None:
         self._sweep = storage.resolve(sweep)
-        self._histories: dict[str, list[dict[str, Any]]] = {}
+        self._histories: dict[str, dict[str, Any]] = {}
         self._subsets: dict[str, dict[str, Any]] = {}
 
     def details(self, trial: Mapping[str, Any]) -> dict[str, Any]:
         """`history` (None until the run has ended) and `subset` (None where there is none) of a snapshot's trial."""
         return {"history": self.history(trial), "subset": self.subset(trial["subset"])}
 
-    def history(self, trial: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    def history(self, trial: Mapping[str, Any]) -> dict[str, Any] | None:
         name = trial["name"]
         if name in self._histories:
             return self._histories[name]
@@ -39,7 +39,7 @@ class DetailReader:
         if not storage.exists(uri):
             return None
         steps = _lines(storage.read_bytes(uri))
-        curve: list[dict[str, Any]] = finite(shortened(steps))
+        curve: dict[str, Any] = finite(shortened(steps))
         if trial["state"] == "done":
             self._histories[name] = curve
         return curve
@@ -67,25 +67,24 @@ class DetailReader:
         }
 
 
-def shortened(steps: Sequence[Mapping[str, Any]], most: int = MOST_STEPS) -> list[dict[str, Any]]:
-    """At most `most` points: the mean loss of so many steps in a row, and where the last of them stood."""
+def shortened(steps: Sequence[Mapping[str, Any]], most: int = MOST_STEPS) -> dict[str, list[float | None]]:
+    """Columns of at most `most` points: the mean loss of so many steps in a row, and where the last of them stood."""
     each = max(1, -(-len(steps) // most))
-    curve, pairs = [], 0
+    curve: dict[str, list[float | None]] = {"step": [], "pairs": [], "loss": [], "temperature": []}
+    pairs = 0
     for start in range(0, len(steps), each):
         part = steps[start : start + each]
         pairs += sum(step["pairs"] for step in part)
-        last = part[-1]
-        curve.append(
-            {
-                "step": last["step"],
-                "epoch": last["epoch"],
-                "pairs": pairs,
-                "loss": sum(step["loss"] for step in part) / len(part),
-                "lr": last["lr"],
-                "temperature": 1 / last["logit_scale"] if last.get("logit_scale") else None,
-            }
-        )
+        scale = part[-1].get("logit_scale")
+        curve["step"].append(part[-1]["step"])
+        curve["pairs"].append(pairs)
+        curve["loss"].append(_four_digits(sum(step["loss"] for step in part) / len(part)))
+        curve["temperature"].append(_four_digits(1 / scale) if scale else None)
     return curve
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _subset_entry(

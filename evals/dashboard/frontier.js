@@ -130,7 +130,7 @@ function drawHeatMaps(parts, scored, view) {
   const keeps = [...new Set(scored.map((trial) => trial.keep))].sort((a, b) => a - b);
   const budgets = budgetsOf(scored);
   parts.mapLead.textContent = scored.length
-    ? `${sentence(metricName(view.plan.metric))}, mean over seeds and other settings of trials that ran to their end. ` +
+    ? `${sentence(metricName(view.plan.metric))}, mean over seeds and other settings of trials that ran to the end. ` +
       "The same colours in every map. At 100 % all methods are the same run."
     : "Nothing to average yet.";
   const cells = methods.map((method) => heatCells(scored, method, keeps, budgets));
