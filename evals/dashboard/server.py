@@ -31,6 +31,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Server": "chexray",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
