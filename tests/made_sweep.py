@@ -256,12 +256,19 @@ def _map(keep: float, noise: Any, points: int = 1500) -> dict[str, Any]:
 
 def _write_conclusions(folder: Path, text: str) -> None:
     lines = [
-        "22.7 % of the pairs, chosen by prototype, score no worse than all of them (within 0.01) for 23 % of the compute.",
-        "Rare findings gain most: 0.031 more AUROC than a random choice of the same size (95 % interval 0.012 to 0.050).",
+        "22.7 % of the pairs, chosen by prototype, score no worse than all (within 0.01) for 23 % of the compute.",
+        "Rare findings gain most: 0.031 more AUROC than a random choice of that size (95 % interval 0.012 to 0.050).",
     ]
     table = [
-        {"method": "prototype", "keep": 0.227, "metric": 0.8012, "low": 0.789, "high": 0.813, "share_of_compute": 0.229},
-        {"method": "full", "keep": 1.0, "metric": 0.8051, "low": 0.793, "high": 0.817, "share_of_compute": 1.0},
+        {
+            "method": "prototype",
+            "keep": 0.227,
+            "metric": 0.8012,
+            "low": 0.789,
+            "high": 0.813,
+            "compute": 0.229,
+        },
+        {"method": "full", "keep": 1.0, "metric": 0.8051, "low": 0.793, "high": 0.817, "compute": 1.0},
     ]
     lines = [*lines, text] if text else lines
     (folder / "conclusions.json").write_text(json.dumps({"lines": lines, "table": table}))

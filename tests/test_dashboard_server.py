@@ -158,8 +158,10 @@ def test_server_without_a_sweep_does_not_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("host", "local"),
-    [("127.0.0.1", True), ("127.8.8.8", True), ("localhost", True), ("::1", True), ("[::1]", True)]
-    + [("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("node-7", False), ("", False)],
+    [
+        *((host, True) for host in ("127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]")),
+        *((host, False) for host in ("0.0.0.0", "::", "10.0.0.7", "node-7", "")),
+    ],
 )
 def test_only_addresses_of_this_machine_are_local(host: str, local: bool) -> None:
     assert is_local(host) is local

@@ -37,6 +37,7 @@ _HEADERS = {
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def is_local(host: str) -> bool:
@@ -69,7 +70,8 @@ def build_app(uri: str, token: str | None) -> web.Application:
     """
     source = _Source(uri)
     source.read()
-    app = web.Application(middlewares=[_secured, _with_token(token) if token else _only_local])
+    guards = (_secured, _with_token(token) if token else _only_local)
+    app = web.Application(middlewares=[web.middleware(guard) for guard in guards])
     app.add_routes(
         [web.get("/", _page), web.get("/snapshot.json", source.snapshot), web.get("/details.json", source.details)]
     )
@@ -122,7 +124,6 @@ async def _page(_: web.Request) -> web.Response:
     return _compressed(response)
 
 
-@web.middleware
 async def _secured(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Also of refusals."""
     try:
@@ -136,7 +137,6 @@ async def _secured(request: web.Request, handler: Handler) -> web.StreamResponse
     return response
 
 
-@web.middleware
 async def _only_local(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Another site's name may be made to lead to this machine; then a browser calls us by that name."""
     name = request.host if request.host.endswith("]") else request.host.rsplit(":", 1)[0]
@@ -145,13 +145,12 @@ async def _only_local(request: web.Request, handler: Handler) -> web.StreamRespo
     return await handler(request)
 
 
-def _with_token(token: str) -> Any:
+def _with_token(token: str) -> Middleware:
     """The token comes in the address once, and from then on in a cookie that scripts and other sites cannot use.
 
     The page takes it out of the address bar.
     """
 
-    @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         by_address = _same(request.query.get("token", ""), token)
         if not by_address and not _same(request.cookies.get(COOKIE, ""), token):

@@ -54,15 +54,17 @@ class SweepReader:
         found = parallel(lambda name: self._trial(name, plan, points.get(name, [])), plan.trials)
         conclusions, problem = self._conclusions()
         problems = [*(problem for _, problem in found), problem]
-        value = {
-            "sweep": _last_part(self.uri),
-            "read": time.time() if now is None else now,
-            "plan": _plan_entry(plan),
-            "conclusions": conclusions,
-            "trials": [trial for trial, _ in found],
-            "problems": [one for one in problems if one],
-        }
-        return finite(value)
+        value: dict[str, Any] = finite(
+            {
+                "sweep": _last_part(self.uri),
+                "read": time.time() if now is None else now,
+                "plan": _plan_entry(plan),
+                "conclusions": conclusions,
+                "trials": [trial for trial, _ in found],
+                "problems": [one for one in problems if one],
+            }
+        )
+        return value
 
     def _trial(self, name: str, plan: SweepPlan, points: Sequence[Point]) -> tuple[dict[str, Any], str | None]:
         """Its entry, and what could not be read of it."""
@@ -164,7 +166,7 @@ def _trial_entry(record: TrialRecord, metric: str) -> dict[str, Any]:
 def _waiting_entry(name: str, points: Sequence[Point]) -> dict[str, Any]:
     """Of a trial that has not begun: what the space says of it, if it is a grid's."""
     if not points:
-        known = {key: None for key in ("method", "keep", "budget", "seed")}
+        known = dict.fromkeys(("method", "keep", "budget", "seed"))
         return {"name": name, **known, "methods": [], "settings": {}, **_NOTHING_YET}
     return {**_point_entry(name, points[0].run(), [point.method for point in points]), **_NOTHING_YET}
 
