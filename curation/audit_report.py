@@ -1,4 +1,4 @@
-"""The audit of a subset, written beside it: `audit.json` and the page `audit.html`.
+"""The audit of a subset, written beside it: `audit.json`, the page `audit.html`, and with features `map.json`.
 
 N: pairs of the train split.
 """
@@ -40,7 +40,7 @@ class Audited:
 
 
 def write_audit(audited: Audited, examples: int, seed: int) -> None:
-    """Measure, and write both files. `examples`: pairs of each band, kept and not, that the page shows."""
+    """Measure, and write the files. `examples`: pairs of each band, kept and not, that the page shows."""
     rows = audited.pairs
     for name in ("band", "cluster", "kept"):
         rows = rows.append_column(name, audited.table[name])
@@ -49,9 +49,18 @@ def write_audit(audited: Audited, examples: int, seed: int) -> None:
     else:
         audit, plane = _with_features(rows, audited, seed)
     storage.write_json(storage.join(audited.uri, "audit.json"), audit)
+    if plane is not None:
+        storage.write_json(storage.join(audited.uri, "map.json"), map_columns(plane))
     name = audited.uri.rsplit("/", 1)[-1]
     page = audit_page(name, audit, plane, _examples(audited, examples) if examples else ())
     storage.write_bytes(storage.join(audited.uri, "audit.html"), page.encode())
+
+
+def map_columns(plane: FeatureMap) -> dict[str, Any]:
+    """The map for other pages, which show no more of a pair than its band. Four digits place a point."""
+    x, y = ([float(f"{one:.4g}") for one in plane.xy_M2[:, axis]] for axis in (0, 1))
+    columns = {"x": x, "y": y, "band": list(plane.band), "kept": list(plane.kept)}
+    return {**columns, "explained": list(plane.explained), "pairs": plane.pairs}
 
 
 def _with_features(rows: pa.Table, audited: Audited, seed: int) -> tuple[dict[str, Any], FeatureMap]:

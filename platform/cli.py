@@ -215,6 +215,7 @@ def main() -> None:
     """Entry point: errors that a user can act on become one line, and their exit code."""
     # Here and not above: they take their options from this module.
     from chexray.platform import (  # noqa: F401 - they add their commands to `app`
+        dashboard_cli,
         evaluate_cli,
         import_cli,
         leaderboard_cli,

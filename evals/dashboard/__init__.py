@@ -1,0 +1,1 @@
+"""The dashboard of a sweep: a page of its folder, live while it runs or in one file."""
