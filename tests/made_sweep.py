@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from score_folders import MANIFEST, score_row, write_scores
 
+from chexray.platform.config import load_recipe
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.records import Look, Measured, SweepPlan, TrialRecord, write_plan, write_trial
 from chexray.platform.sweep.space import SweepSpace
@@ -82,7 +83,7 @@ def _plan(
         corpus=f"s3://bucket/{text or 'corpora'}/merged",
         corpus_fingerprint="0" * 16,
         train_pairs=PAIRS,
-        recipe="tiny",
+        recipe=load_recipe("tiny"),
         space=space,
         trials=names,
         score_flops_per_pair=SCORE,

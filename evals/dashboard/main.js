@@ -97,7 +97,7 @@ function drawHead(now) {
   const when = live ? `running since ${moment(plan.started)}` : `ended ${moment(plan.finished)}`;
   const words = [
     `${count(plan.train_pairs)} pairs of ${plan.corpus}`,
-    `recipe ${[plan.recipe, ...plan.overrides].join(", ")}`,
+    `recipe ${plan.recipe}`,
     `search ${plan.search}`,
     `scheduler ${plan.scheduler}`,
     `judged by ${metricName(plan.metric)}`,

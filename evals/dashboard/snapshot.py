@@ -125,8 +125,7 @@ def _plan_entry(plan: SweepPlan) -> dict[str, Any]:
     return {
         "corpus": _last_part(plan.corpus),
         "train_pairs": plan.train_pairs,
-        "recipe": plan.recipe,
-        "overrides": plan.overrides,
+        "recipe": plan.recipe.name,
         "metric": space.metric,
         "benchmarks": space.benchmarks,
         "delta": space.delta,

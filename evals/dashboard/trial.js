@@ -48,7 +48,7 @@ function stateCard(trial, plan) {
       ["Budget", budgetWords(trial.budget, plan.budget_unit)],
       ["Seed", trial.seed === null ? NONE : String(trial.seed)],
       ...settings,
-      ["Recipe", [plan.recipe, ...plan.overrides].join(", ")],
+      ["Recipe", plan.recipe],
     ]),
   );
 }

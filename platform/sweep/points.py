@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from chexray.platform.config import Recipe, SelectorName, with_settings
-from chexray.platform.ledger import PairFlops
 from chexray.platform.settings import Positive, Seed, Settings
+
+if TYPE_CHECKING:  # torch comes with it
+    from chexray.platform.ledger import PairFlops
 
 BudgetUnit = Literal["passes", "pairs", "flops"]
 Value = bool | int | float | str
