@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chexray.platform.config import load_recipe
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.records import Look, Measured, SweepPlan, TrialRecord
 from chexray.platform.sweep.space import SweepSpace
@@ -17,7 +18,7 @@ def plan(trials: list[TrialRecord], **space: Any) -> SweepPlan:
         corpus="corpus",
         corpus_fingerprint="0" * 16,
         train_pairs=TRAIN_PAIRS,
-        recipe="tiny",
+        recipe=load_recipe("tiny"),
         space=SweepSpace.model_validate(space),
         trials=tuple(one.name for one in trials),
         score_flops_per_pair=10,

@@ -15,6 +15,7 @@ from chexray.evals.sweep.smallest import FractionTest, MethodSmallest
 from chexray.evals.sweep.trials import FULL
 
 _UNPAIRED = "no full run of the same seed, budget and settings is done beside it"
+_MOST_PER_HOUR = 1.0
 _STATES = {
     "done": "done",
     "stopped": "stopped early",
@@ -76,9 +77,12 @@ def frontier_lines(front: Sequence[Mapping[str, Any]], values: Sequence[HourValu
         name = design_name(one["method"], one["keep"], one["settings"])
         line = f"On the frontier: {name}, budget {one['budget']:g}: {one['mean']:.3f} for {one['flops']:.3g} FLOPs"
         value = values[place] if place < len(values) else None
-        if value and value.per_hour is not None:
+        if value:
+            line += f", {_hours(value.gpu_hours)}"
+        # A run of seconds says nothing of an hour more.
+        if value and value.per_hour is not None and abs(value.per_hour) <= _MOST_PER_HOUR:
             source = "by the scaling law" if value.source == "fit" else "by its neighbour"
-            line += f", {_hours(value.gpu_hours)}; one more brings {value.per_hour:.2g} {source}"
+            line += f"; one more brings {value.per_hour:.2g} {source}"
         lines.append(line)
     return lines
 
