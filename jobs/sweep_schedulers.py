@@ -16,6 +16,7 @@ from chexray.platform.sweep.records import TrialRecord
 from chexray.platform.sweep.space import VALIDATION_LOSS, Range, Scheduler, SweepSpace
 
 _MODE = "min"
+_WHOLE = 100
 _FEWEST = 3
 """Trials with which one is compared, at least, before its median may stop it."""
 
@@ -59,7 +60,8 @@ class PerBudget(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = self._of(trial).on_trial_result(tune_controller, trial, result)
-        return decision
+        # Stopped at its end, a run would be killed before it has written its checkpoint.
+        return TrialScheduler.CONTINUE if result[PROGRESS] >= _WHOLE else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._of(trial).on_trial_complete(tune_controller, trial, result)
@@ -81,7 +83,11 @@ def scheduler_of(config: Scheduler) -> PerBudget:
     if config.name == "asha":
         return PerBudget(
             lambda: AsyncHyperBandScheduler(
-                time_attr=PROGRESS, max_t=100, grace_period=grace, reduction_factor=config.reduction
+                time_attr=PROGRESS,
+                max_t=_WHOLE,
+                grace_period=grace,
+                reduction_factor=config.reduction,
+                stop_last_trials=False,
             )
         )
     if config.name == "median":

@@ -71,3 +71,11 @@ def test_median_with_too_few_to_compare_with_waits_for_none() -> None:
 def test_without_a_scheduler_no_trial_is_stopped() -> None:
     scheduler = scheduler_of(Scheduler(name="none"))
     assert {_report(scheduler, str(n), 2.0, float(n)) for n in range(10)} == {TrialScheduler.CONTINUE}
+
+
+def test_trial_at_the_end_of_its_budget_is_not_stopped() -> None:
+    """It would be killed before it has written its checkpoint."""
+    for name in ("asha", "median"):
+        scheduler = scheduler_of(Scheduler(name=name, first_look=0.5))  # type: ignore[arg-type]
+        scheduler.remember([_ran(str(n), loss) for n, loss in enumerate((1.0, 1.1, 1.2))])
+        assert _report(scheduler, "ended", 2.0, 9.0, progress=100) == TrialScheduler.CONTINUE
