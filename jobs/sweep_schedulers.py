@@ -61,7 +61,7 @@ class PerBudget(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = self._of(trial).on_trial_result(tune_controller, trial, result)
         # Stopped at its end, a run would be killed before it has written its checkpoint.
-        return TrialScheduler.CONTINUE if result[PROGRESS] >= _WHOLE else decision
+        return TrialScheduler.CONTINUE if result.get(PROGRESS, 0) >= _WHOLE else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._of(trial).on_trial_complete(tune_controller, trial, result)

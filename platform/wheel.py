@@ -17,7 +17,7 @@ from pathlib import Path
 from chexray.platform.errors import ChexrayError
 
 ROOMS = ("platform", "jobs", "curation", "evals", "cluster")
-_SUFFIXES = (".py", ".yaml", ".html")
+_SUFFIXES = (".py", ".yaml", ".html", ".js", ".css")
 _MARKER = "py.typed"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold: the same code gives the same bytes."""

@@ -19,7 +19,7 @@ from packaging.utils import parse_wheel_filename
 
 from chexray.platform.config import load_recipe
 from chexray.platform.errors import UsageError
-from chexray.platform.submission import DATA_FILE, JOBS, build_submission, check_command
+from chexray.platform.submission import DATA_FILE, JOBS, SPACE_FILE, build_submission, check_command
 from chexray.platform.wheel import ROOMS, write_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +115,14 @@ def test_data_as_a_mapping_goes_along_as_a_file() -> None:
     assert yaml.safe_load(submission.files[DATA_FILE]) == data
     assert submission.runtime_env(Path("x.whl"), Path("folder"))["working_dir"] == "folder"
     assert arguments("evaluate", data="s3://b/data.yaml") == ["--data", "s3://b/data.yaml"]
+
+
+def test_space_of_a_sweep_as_a_mapping_goes_along_as_a_file() -> None:
+    space = {"methods": ["random"], "keep": [0.5, 1.0]}
+    submission = build_submission("sweep", (), {"corpus": "s3://b/c", "space": space})
+    assert submission.arguments == ("--corpus", "s3://b/c", "--space", SPACE_FILE)
+    assert yaml.safe_load(submission.files[SPACE_FILE]) == space
+    check_command(submission)
 
 
 @pytest.mark.parametrize(
