@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_sweep_that_is_finished_is_left_as_it_is(swept: str, small_corpus: str) 
     before = Path(swept, "manifest.json").read_bytes()
     sweep(small("evaluate.bootstrap=20"), small_corpus, swept, SPACE)
     assert Path(swept, "manifest.json").read_bytes() == before
+
+
+def test_sweep_on_s3_is_the_same_as_on_the_local_disk(swept: str, small_corpus: str, s3: str) -> None:
+    out = f"{s3}/{uuid.uuid4().hex}"
+    space = SPACE.model_copy(update={"methods": ("random",), "keep": (0.4,), "budgets": (1.0,)})
+    manifest = sweep(small("evaluate.bootstrap=20"), small_corpus, out, space)
+    name = "random-0.4-1x-s0"
+    assert _table(out)[name] == _table(swept)[name]
+    assert read_manifest(out, "sweep") == manifest
+    assert storage.exists(f"{out}/conclusions.csv")
+    assert storage.exists(f"{out}/winner/manifest.json")
 
 
 def test_sweep_with_a_failing_trial_goes_on_with_the_others_and_says_which(small_corpus: str, tmp_path: Path) -> None:

@@ -59,13 +59,20 @@ def _kill_midway(process: subprocess.Popen[bytes], out: Path) -> dict[str, str]:
     return states
 
 
+@pytest.fixture(scope="module")
+def undisturbed(small_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The table of a sweep that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert _begin(small_corpus, folder / "out", folder).wait(timeout=DEADLINE_SECONDS) == 0
+    return (folder / "out" / "conclusions.csv").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3 * DEADLINE_SECONDS)
 def test_sweep_of_which_everything_is_killed_goes_on_to_the_table_of_an_undisturbed_one(
-    small_corpus: str, tmp_path: Path
+    small_corpus: str, undisturbed: str, tmp_path: Path
 ) -> None:
-    undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
-    assert _begin(small_corpus, undisturbed, tmp_path).wait(timeout=DEADLINE_SECONDS) == 0
+    broken = tmp_path / "broken"
     states = _kill_midway(_begin(small_corpus, broken, tmp_path), broken)
     done = [name for name, state in states.items() if state == "done"]
     before = {name: (broken / "trials" / name / "trial.json").read_bytes() for name in done}
@@ -75,6 +82,27 @@ def test_sweep_of_which_everything_is_killed_goes_on_to_the_table_of_an_undistur
     assert resumed.returncode == 0, said[1].decode()[-3000:]
     assert {name: (broken / "trials" / name / "trial.json").read_bytes() for name in done} == before
     assert len(_trials(broken)) == TRIALS
-    table = (undisturbed / "conclusions.csv").read_text()
-    assert (broken / "conclusions.csv").read_text() == table
-    assert table.count("\n") > 1
+    assert (broken / "conclusions.csv").read_text() == undisturbed
+    assert undisturbed.count("\n") > 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * DEADLINE_SECONDS)
+def test_sweep_of_which_a_node_is_killed_goes_on_by_itself_to_the_same_table(
+    small_corpus: str, undisturbed: str, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    script = Path(__file__).with_name("sweep_on_nodes.py")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, str(script), small_corpus, str(tmp_path / "out"), str(space)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    assert "killed a node" in done.stdout
+    assert (tmp_path / "out" / "conclusions.csv").read_text() == undisturbed
