@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray import tune
 
 from chexray.jobs.shared_subsets import start_maker
@@ -36,7 +37,12 @@ def run_trials(sweep: SweepRun, concurrent: int) -> list[TrialRecord]:
     scheduler.remember(kept)
     config = _search(sweep, kept)
     if config["num_samples"] > 0:
-        _tuner(sweep, watch, config | {"scheduler": scheduler, "max_concurrent_trials": concurrent}).fit()
+        maker = start_maker(sweep.plan, sweep.uri, sweep.runtime)
+        try:
+            settings = config | {"scheduler": scheduler, "max_concurrent_trials": concurrent}
+            _tuner(sweep, watch, maker, settings).fit()
+        finally:
+            ray.kill(maker)  # with what it has started: Ray holds on to it where Tune has written it down
     watch.collect(timeout=None)
     records = read_trials(sweep.uri, read_plan(sweep.uri).trials)
     if left := [record.name for record in records if record.state not in ("done", "stopped", "failed")]:
@@ -54,10 +60,9 @@ def _search(sweep: SweepRun, kept: Sequence[TrialRecord]) -> dict[str, Any]:
     return {"num_samples": min(1, len(points)), "points": list(points.values())}
 
 
-def _tuner(sweep: SweepRun, watch: SweepWatch, config: dict[str, Any]) -> tune.Tuner:
+def _tuner(sweep: SweepRun, watch: SweepWatch, maker: Any, config: dict[str, Any]) -> tune.Tuner:
     points = config.pop("points", None)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose first lines nothing else silences
-    maker = start_maker(sweep.plan, sweep.uri, sweep.runtime)
     fs, path = storage.arrow_filesystem(sweep.uri)
     # The run's workers have resources of their own; what starts them and waits for them needs none, which Tune refuses.
     nothing = tune.PlacementGroupFactory([{"memory": 1}])

@@ -98,6 +98,7 @@ def test_sweep_scores_the_corpus_once_for_all_its_trials(swept: str) -> None:
     assert sweep_cost["saved_by_sharing"] == pytest.approx(cost / (training + 2 * cost))
 
 
+@pytest.mark.slow
 def test_sweep_resumed_keeps_what_has_ended_and_gives_the_same_table(swept: str, tmp_path: Path) -> None:
     out = str(tmp_path / "broken")
     shutil.copytree(swept, out)
@@ -122,6 +123,7 @@ def test_sweep_that_is_finished_is_left_as_it_is(swept: str, small_corpus: str) 
     assert Path(swept, "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_sweep_on_s3_is_the_same_as_on_the_local_disk(swept: str, small_corpus: str, s3: str) -> None:
     out = f"{s3}/{uuid.uuid4().hex}"
     space = SPACE.model_copy(update={"methods": ("random",), "keep": (0.4,), "budgets": (1.0,)})
@@ -133,6 +135,7 @@ def test_sweep_on_s3_is_the_same_as_on_the_local_disk(swept: str, small_corpus: 
     assert storage.exists(f"{out}/winner/manifest.json")
 
 
+@pytest.mark.slow
 def test_sweep_with_a_failing_trial_goes_on_with_the_others_and_says_which(small_corpus: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     space = SweepSpace(
