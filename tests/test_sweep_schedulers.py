@@ -79,3 +79,13 @@ def test_trial_at_the_end_of_its_budget_is_not_stopped() -> None:
         scheduler = scheduler_of(Scheduler(name=name, first_look=0.5))  # type: ignore[arg-type]
         scheduler.remember([_ran(str(n), loss) for n, loss in enumerate((1.0, 1.1, 1.2))])
         assert _report(scheduler, "ended", 2.0, 9.0, progress=100) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "none"])
+def test_trial_that_fails_before_its_first_look_disturbs_no_other(name: Any) -> None:
+    scheduler = scheduler_of(Scheduler(name=name, first_look=0.5))
+    failed = _Trial("failed", 2.0)
+    scheduler.on_trial_add(None, failed)
+    assert scheduler.on_trial_result(None, failed, {"done": True}) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(None, failed, {"done": True})
+    assert [_report(scheduler, str(n), 2.0, 1.0) for n in range(4)] == [TrialScheduler.CONTINUE] * 4
