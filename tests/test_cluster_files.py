@@ -18,7 +18,6 @@ from cluster_files import (
     ROOT,
     check_job,
     check_ray_start,
-    dockerfile_problems,
     job_commands,
     locked,
     ray_starts,
@@ -233,6 +232,8 @@ def test_commands_in_a_file_are_taken_by_the_command_line_of_today(file: Path) -
     commands, starts = job_commands(file, content), ray_starts(file, content)
     if file in (SLURM, GUIDE) or file.name == "rayjob-paper.yaml":
         assert commands
+    if file == GUIDE:
+        assert [job for job, _ in commands] == ["pretrain", "ingest", "pretrain"]
     if file == SLURM or file in RAY_UP:
         assert len(starts) == 2
     for job, arguments in commands:
@@ -271,34 +272,3 @@ def test_files_hold_no_secrets() -> None:
         "s3://a:b@c",
     ]
     assert all(SECRET.search(text) for text in examples)
-
-
-def test_image_is_pinned_layered_and_not_run_by_root() -> None:
-    text = (CLUSTER / "Dockerfile").read_text()
-    assert dockerfile_problems(text) == []
-    cuda = ".".join(locked("nvidia-cuda-runtime").split(".")[:2])
-    assert re.search(rf"^FROM nvidia/cuda:{re.escape(cuda)}\.\d+-", text, re.M)
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert next(line for line in ignored if not line.startswith("#")) == "*"
-    assert {"!requirements.lock", "!dist/chexray-*.whl"} <= set(ignored)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("cuda:13.2.0-base-ubuntu24.04", "cuda:latest", "pinned"),
-        ("cuda:13.2.0-base-ubuntu24.04", "cuda", "pinned"),
-        ("PYTHONUNBUFFERED=1", "HF_TOKEN=x", "secret"),
-        ("USER ray", "USER root", "root"),
-        ("USER ray", "", "root"),
-        ("USER ray", "STOP", "unknown"),
-        ("--require-hashes ", "", "lock"),
-        ("COPY dist/chexray-*.whl /tmp/dist/", "COPY . /tmp/dist/", "copies more"),
-        ("    && rm -rf /var/lib/apt/lists/* \\\n", "", "apt's lists"),
-        ("pip install --no-cache-dir", "pip install", "pip's cache"),
-    ],
-)
-def test_image_with_one_thing_wrong_is_refused(before: str, after: str, said: str) -> None:
-    text = (CLUSTER / "Dockerfile").read_text()
-    assert before in text
-    assert any(said in problem for problem in dockerfile_problems(text.replace(before, after)))

@@ -138,7 +138,7 @@ def test_signal_before_the_limit_reaches_the_run_first_and_puts_the_job_back(tmp
     assert outcome.status == 143
     assert outcome.notes.index("run saved") < outcome.notes.index("scontrol requeue 4711")
     assert outcome.notes.index("scontrol requeue 4711") < outcome.notes.index("ray ended")
-    head, worker = (note for note in outcome.notes if note.startswith("srun"))
+    worker, head = sorted(note for note in outcome.notes if note.startswith("srun"))
     assert "--nodelist=first ray start --head" in head
     assert "--dashboard-host=127.0.0.1" in head
     assert "--nodes=1 --ntasks=1 --exclude=first ray start --block --address=10.0.0.1:24711" in worker
