@@ -42,13 +42,13 @@ def write_wheel(folder: Path) -> Path:
 
 
 def _modules() -> dict[str, bytes]:
-    """The files of every room beside this one, by their paths in the wheel."""
+    """The files of every package beside this one, by their paths in the wheel; manifests for clusters stay behind."""
     root = Path(__file__).resolve().parents[1]
     return {
         f"chexray/{file.relative_to(root).as_posix()}": file.read_bytes()
         for room in ROOMS
         for file in sorted((root / room).rglob("*"))
-        if file.is_file() and (file.suffix in _SUFFIXES or file.name == _MARKER)
+        if (file.suffix in _SUFFIXES or file.name == _MARKER) and (file.parent / _MARKER).is_file() and file.is_file()
     }
 
 
