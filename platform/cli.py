@@ -218,7 +218,9 @@ def main() -> None:
         dashboard_cli,
         evaluate_cli,
         import_cli,
+        jobs_cli,
         leaderboard_cli,
+        submit_cli,
         subset_cli,
         sweep_cli,
     )
