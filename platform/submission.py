@@ -162,8 +162,13 @@ def _own_benchmarks(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return worded, files
 
 
+def has_credentials(text: str) -> bool:
+    """Whether there is an address with a name and a password in it: scheme://name:secret@..."""
+    return _CREDENTIALS.search(text) is not None
+
+
 def _refuse_credentials(texts: Sequence[str]) -> None:
-    if any(_CREDENTIALS.search(text) for text in texts):
+    if any(has_credentials(text) for text in texts):
         raise UsageError(
             "an option holds an address with credentials (scheme://name:secret@...), which everyone could read on the "
             "cluster's dashboard; leave them out and keep them in the cluster's own environment"

@@ -26,6 +26,7 @@ class StubHead:
     """`token`: what it asks for, if anything. The rest: how a job that is submitted goes."""
 
     token: str | None = None
+    ray_version: str = ray.__version__
     status: str = "SUCCEEDED"
     exit_code: int | None = 0
     message: str | None = None
@@ -89,7 +90,7 @@ class StubHead:
         return answer
 
     async def _version(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": "4", "ray_version": ray.__version__, "ray_commit": "x"})
+        return web.json_response({"version": "4", "ray_version": self.ray_version, "ray_commit": "x"})
 
     async def _has_package(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if request.match_info["name"] in self.packages else 404)
