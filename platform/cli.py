@@ -221,6 +221,7 @@ def main() -> None:
         import_cli,
         jobs_cli,
         leaderboard_cli,
+        status_cli,
         submit_cli,
         subset_cli,
         sweep_cli,
