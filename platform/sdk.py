@@ -168,7 +168,7 @@ class Run:
         kind = RunRefusedError if code == UsageError.exit_code else RunFailedError
         said = last_error(details.message or "") or "without a word"
         how = "failed" if code is None else f"failed with exit code {code}"
-        raise kind(f"{self._named} {how}: {said} (all that it said: run.logs(), or `ray job logs {self.id}`)")
+        raise kind(f"{self._named} {how}: {said} (all that it said: run.logs(), or `chexray jobs logs {self.id}`)")
 
 
 class Client:

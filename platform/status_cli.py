@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chexray.platform.status import ArtifactStatus
 
 _COLOURS = {"finished": "green", "unfinished": "yellow", "unreadable": "red"}
+_TO_THE_MINUTE = len("2026-01-31T23:59")
 
 
 @app.command()
@@ -54,7 +55,7 @@ def status_table(found: Sequence[ArtifactStatus]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("pairs", "PFLOP", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("started", overflow="fold")
+    table.add_column("started (UTC)", no_wrap=True)
     for one in found:
         table.add_row(_name(one), one.kind, Text(one.state, style=_COLOURS[one.state]), *_numbers(one))
     return table
@@ -79,5 +80,5 @@ def _numbers(one: ArtifactStatus) -> tuple[str, str, str, str]:
         "-" if one.pairs is None else f"{one.pairs:,}",
         "-" if one.cost is None else f"{one.cost / PETA:.4g}",
         "-" if one.seconds is None else f"{one.seconds:,.0f}",
-        "-" if one.started is None else one.started.replace("T", " ").replace("+00:00", " UTC"),
+        "-" if one.started is None else one.started[:_TO_THE_MINUTE].replace("T", " "),
     )

@@ -11,7 +11,7 @@ from rich.console import Console
 from chexray.platform.cli import app
 from chexray.platform.errors import UnreachableError, UsageError
 from chexray.platform.head_options import Certificates, HeadAddress, Insecure, NoVerify, TokenFile, connect
-from chexray.platform.submission import JOBS, Resources
+from chexray.platform.submission import JOBS, Resources, has_credentials
 
 if TYPE_CHECKING:
     from chexray.platform.sdk import Run
@@ -44,8 +44,7 @@ def submit(
 ) -> None:
     """Run a job on a cluster: its options come after JOB, those of submit before it.
 
-    Follows what it prints and exits as it does: 1 where it failed, 2 where its settings were wrong, 143 where it was
-    stopped. Ctrl+C leaves it running.
+    Follows what it prints and exits as it does: 1 failed, 2 wrong settings, 143 stopped. Ctrl+C leaves it running.
     """
     notes = _notes(metadata or [])
     # Settings are checked before the head is asked.
@@ -100,6 +99,8 @@ def _notes(given: list[str]) -> dict[str, str]:
             raise UsageError(f"--metadata {text}: expected KEY=VALUE")
         if key.startswith(_OWN_METADATA):
             raise UsageError(f"--metadata {text}: names with {_OWN_METADATA} are chexray's own; choose another")
+        if has_credentials(value):
+            raise UsageError(f"--metadata {key}: holds an address with a password, which the dashboard would show")
         notes[key] = value
     return notes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import math
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,7 @@ def test_compilers_that_are_not_on_the_path_are_warned_of(there: tuple[str, ...]
 def test_disk_is_judged_by_what_is_free_where_the_folder_will_be(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet"
     assert machine.check_disk("disk", folder, wanted=1).state == "ok"
-    free = machine.shutil.disk_usage(tmp_path).free
+    free = shutil.disk_usage(tmp_path).free
     assert machine.check_disk("disk", folder, wanted=2 * free).state == "warning"
     full = machine.check_disk("disk", folder, wanted=100 * free)
     assert full.state == "failure"

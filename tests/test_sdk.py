@@ -233,23 +233,21 @@ def test_job_that_finds_its_settings_wrong_says_what_it_found(client: Client, ch
 def test_command_line_submits_follows_and_exits_as_the_job_did(
     head: RayHead, client: Client, checkpoint: str, corpus: str, tmp_path: Path
 ) -> None:
-    chexray = [sys.executable, "-c", "from chexray.platform.cli import main; main()"]
-    address = ["--address", head.address, "--token-file", str(head.folder / "token")]
-    evaluation = ["evaluate", "--checkpoint", f"ours={checkpoint}", "--benchmarks", "retrieval"]
-    settings = ["--set", "evaluate.bootstrap=20"]
-    ends = []
-    for name, given in (("there", corpus), ("missing", str(tmp_path / "no-corpus"))):
-        options = ["--corpus", given, "--out", str(tmp_path / name), *settings]
-        command = [*chexray, "submit", *address, *evaluation, *options]
-        ends.append(subprocess.run(command, capture_output=True, text=True, timeout=JOB_SECONDS, check=False))
-    assert [done.returncode for done in ends] == [0, 2], ends
-    id, *printed = ends[0].stdout.splitlines()
-    assert client.run(id).manifest().config["evaluate"]["bootstrap"] == 20
-    assert "recall@1" in "\n".join(printed)
-    assert "no such folder; expected a corpus" in ends[1].stderr
-    listed = subprocess.run([*chexray, "jobs", "list", "--json", *address], capture_output=True, text=True, check=True)
+    def chexray(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from chexray.platform.cli import main; main()", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=JOB_SECONDS, check=False)
+
+    address = ("--address", head.address, "--token-file", str(head.folder / "token"))
+    evaluation = ("evaluate", "--checkpoint", checkpoint, "--benchmarks", "retrieval", "--out", str(tmp_path / "s"))
+    done = chexray("submit", *address, *evaluation, "--corpus", corpus, "--set", "evaluate.bootstrap=20")
+    refused = chexray("submit", *address, *evaluation, "--corpus", str(tmp_path / "no-corpus"))
+    listed = chexray("jobs", "list", "--json", *address)
+    assert [one.returncode for one in (done, refused, listed)] == [0, 2, 0], (done, refused, listed)
+    assert "recall@1" in done.stdout
+    assert client.run(done.stdout.split()[0]).manifest().config["evaluate"]["bootstrap"] == 20
+    assert "no such folder; expected a corpus" in refused.stderr
     assert [job["status"] for job in json.loads(listed.stdout)["jobs"][:2]] == ["FAILED", "SUCCEEDED"]
-    assert head.token not in "".join(done.stdout + done.stderr for done in [*ends, listed])
+    assert head.token not in "".join(one.stdout + one.stderr for one in (done, refused, listed))
 
 
 @pytest.mark.parametrize("token", [None, "of-another-cluster-0123456789"])

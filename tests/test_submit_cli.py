@@ -17,8 +17,9 @@ from stub_head import StubHead, forget_clusters, run
 from chexray.platform.command_line import build_typed_submission, read_command_line
 from chexray.platform.errors import UsageError
 from chexray.platform.head_options import require_safe
-from chexray.platform.submission import build_submission
+from chexray.platform.submission import JOBS, build_submission
 
+ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "0123456789abcdef-of-ours"
 PRETRAIN = ("pretrain", "--corpus", "s3://b/c", "--out", "s3://b/m", "--workers", "8", "--gpu")
 
@@ -158,6 +159,7 @@ REFUSED = [
     (["subset", "imprt", "x"], ["imprt"]),
     (["--metadata", "who", "pretrain"], ["--metadata who", "KEY=VALUE"]),
     (["--metadata", "chexray.out=x", "pretrain"], ["chexray's own"]),
+    (["--metadata", "from=https://me:SECRET@h", "pretrain"], ["--metadata from", "password"]),
     (["--token-file", "no", *PRETRAIN], ["--token-file no", "no such file"]),
     (["--certificates", "no", *PRETRAIN], ["--certificates no"]),
 ]
@@ -198,6 +200,15 @@ def test_token_is_found_as_ray_keeps_it_or_in_the_file_that_is_named(
     assert TOKEN not in output.out + output.err
     assert "of-another-cluster" not in output.err
     assert len(head.jobs) == 2
+
+
+def test_commands_of_the_pages_are_taken() -> None:
+    pages = [(ROOT / name).read_text().replace("\\\n", " ") for name in ("README.md", "docs/submit.md")]
+    commands = [line.split() for page in pages for line in page.splitlines() if line.startswith("chexray submit ")]
+    assert len(commands) >= 2
+    for words in commands:
+        job = next(place for place, word in enumerate(words) if word in JOBS)
+        build_typed_submission(words[job], words[job + 1 :])
 
 
 @pytest.mark.parametrize(
