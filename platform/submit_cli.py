@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from chexray.platform.cli import app
-from chexray.platform.errors import UnreachableError, UsageError
+from chexray.platform.errors import ClusterError, UsageError
 from chexray.platform.head_options import Certificates, HeadAddress, Insecure, NoVerify, TokenFile, connect
 from chexray.platform.submission import JOBS, Resources, has_credentials
 
@@ -76,13 +76,13 @@ def follow_to_end(run: Run, address: str) -> None:
 
 
 def print_as_it_comes(run: Run) -> None:
-    """Its output until it ends, or until the head is away: whoever waits for the run sees whether it comes back."""
+    """Its output until it ends, or until the connection does: whoever waits for the run sees what became of it."""
     try:
         for piece in run.logs(follow=True):
             sys.stdout.write(piece)
             sys.stdout.flush()
-    except UnreachableError as error:
-        _say(f"{error}; waiting for it")
+    except ClusterError as error:
+        _say(f"{error}; waiting for the end of run {run.id}, its output is in chexray jobs logs {run.id}")
 
 
 def _without_address(words: list[str]) -> list[str]:

@@ -33,6 +33,8 @@ class StubHead:
     output: str = "step 1\nstep 2\n"
     still_runs: threading.Event | None = None
     """The end of the output waits for it."""
+    breaks_off: bool = False
+    """Whether the connection goes before the end of the output."""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     packages: dict[str, bytes] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
@@ -139,6 +141,8 @@ class StubHead:
             await socket.send_str(line)
         while self.still_runs is not None and not self.still_runs.is_set():
             await asyncio.sleep(0.05)
+        if self.breaks_off and request.transport is not None:
+            request.transport.abort()
         await socket.close()
         return socket
 

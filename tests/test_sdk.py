@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ import psutil
 import pytest
 from corpora import CONFIG, pair, write_corpus
 from ranks import MODEL
-from ray_head import RayHead
+from ray_head import RayHead, run_chexray
 from s3_server import free_ports
 
 from chexray.platform import storage
@@ -233,15 +231,11 @@ def test_job_that_finds_its_settings_wrong_says_what_it_found(client: Client, ch
 def test_command_line_submits_follows_and_exits_as_the_job_did(
     head: RayHead, client: Client, checkpoint: str, corpus: str, tmp_path: Path
 ) -> None:
-    def chexray(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from chexray.platform.cli import main; main()", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=JOB_SECONDS, check=False)
-
     address = ("--address", head.address, "--token-file", str(head.folder / "token"))
     evaluation = ("evaluate", "--checkpoint", checkpoint, "--benchmarks", "retrieval", "--out", str(tmp_path / "s"))
-    done = chexray("submit", *address, *evaluation, "--corpus", corpus, "--set", "evaluate.bootstrap=20")
-    refused = chexray("submit", *address, *evaluation, "--corpus", str(tmp_path / "no-corpus"))
-    listed = chexray("jobs", "list", "--json", *address)
+    done = run_chexray("submit", *address, *evaluation, "--corpus", corpus, "--set", "evaluate.bootstrap=20")
+    refused = run_chexray("submit", *address, *evaluation, "--corpus", str(tmp_path / "no-corpus"))
+    listed = run_chexray("jobs", "list", "--json", *address)
     assert [one.returncode for one in (done, refused, listed)] == [0, 2, 0], (done, refused, listed)
     assert "recall@1" in done.stdout
     assert client.run(done.stdout.split()[0]).manifest().config["evaluate"]["bootstrap"] == 20

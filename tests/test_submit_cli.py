@@ -202,6 +202,20 @@ def test_token_is_found_as_ray_keeps_it_or_in_the_file_that_is_named(
     assert len(head.jobs) == 2
 
 
+@pytest.mark.parametrize(("status", "exit_code", "code"), [("SUCCEEDED", 0, 0), ("FAILED", 1, 1)])
+def test_connection_that_breaks_off_leaves_the_exit_code_to_the_job(
+    status: str,
+    exit_code: int,
+    code: int,
+    head: StubHead,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    head.status, head.exit_code, head.breaks_off = status, exit_code, True
+    assert run(monkeypatch, "submit", "--address", head.address, *PRETRAIN) == code
+    assert "waiting for the end of run" in capsys.readouterr().err
+
+
 def test_commands_of_the_pages_are_taken() -> None:
     pages = [(ROOT / name).read_text().replace("\\\n", " ") for name in ("README.md", "docs/submit.md")]
     commands = [line.split() for page in pages for line in page.splitlines() if line.startswith("chexray submit ")]

@@ -128,7 +128,7 @@ def check_all_reduce(
         for process in processes:
             process.kill()
             process.wait()
-    what = f"{backend}, {ranks} processes over loopback"
+    what = f"{backend}, {ranks} {'process' if ranks == 1 else 'processes'} over loopback"
     if not said:
         return Diagnosis("collectives", "ok", what)
     variables = "NCCL_SOCKET_IFNAME, NCCL_DEBUG=INFO" if backend == "nccl" else "GLOO_SOCKET_IFNAME"
