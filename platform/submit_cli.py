@@ -21,7 +21,7 @@ INTERRUPTED_CODE = 130
 _OWN_METADATA = "chexray."
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(context_settings={"allow_interspersed_args": False})
 def submit(
     job: Annotated[str, typer.Argument(help=f"One of {', '.join(JOBS)}.")],
     address: HeadAddress,

@@ -182,6 +182,14 @@ def test_submit_of_what_cannot_be_right_is_refused_before_anything_is_sent(
     assert not head.jobs
 
 
+def test_option_that_submit_does_not_have_is_not_taken_for_a_job(
+    head: StubHead, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "submit", "--address", head.address, "--tokenfile", "x", *PRETRAIN) == 2
+    assert "--tokenfile" in capsys.readouterr().err
+    assert not head.jobs
+
+
 def test_token_is_found_as_ray_keeps_it_or_in_the_file_that_is_named(
     head: StubHead, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
