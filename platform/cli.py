@@ -216,9 +216,13 @@ def main() -> None:
     # Here and not above: they take their options from this module.
     from chexray.platform import (  # noqa: F401 - they add their commands to `app`
         dashboard_cli,
+        doctor_cli,
         evaluate_cli,
         import_cli,
+        jobs_cli,
         leaderboard_cli,
+        status_cli,
+        submit_cli,
         subset_cli,
         sweep_cli,
     )

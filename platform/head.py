@@ -28,7 +28,7 @@ from chexray.platform.submission import Submission
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _TOKEN_FILE = Path(".ray", "auth_token")
-_GIVEN = "Client(token=...)"
+_GIVEN = "token= or --token-file"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -40,7 +40,7 @@ class Head:
         self.address = checked_address(address)
         found, self._token_source = find_token(token)
         headers = {"Authorization": f"Bearer {found}"} if found else {}
-        if found and _is_plain(self.address):
+        if found and is_plain(self.address):
             warnings.warn(
                 f"{self.address}: the token goes there in plain text; use https:// or a tunnel to loopback",
                 stacklevel=3,
@@ -114,8 +114,8 @@ class Head:
     def _token_error(self) -> TokenError:
         if self._token_source is None:
             return TokenError(
-                f"{self.address}: the cluster asks for its token, and none was given; pass token=, set RAY_AUTH_TOKEN "
-                f"or RAY_AUTH_TOKEN_PATH, or put it into ~/{_TOKEN_FILE.as_posix()}"
+                f"{self.address}: the cluster asks for its token, and none was given; pass token= (--token-file), set "
+                f"RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put it into ~/{_TOKEN_FILE.as_posix()}"
             )
         return TokenError(
             f"{self.address}: the cluster refuses the token from {self._token_source}; give the one that its head was "
@@ -189,14 +189,18 @@ def _checked_token(token: str, source: str) -> str:
     return token.strip()
 
 
-def _is_plain(address: str) -> bool:
-    parts = urlsplit(address)
-    host = parts.hostname or ""
+def is_on_this_machine(address: str) -> bool:
+    """Whether a head's address is of loopback: a head here, or a tunnel to one elsewhere."""
+    host = urlsplit(checked_address(address)).hostname or ""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost"
-    return parts.scheme == "http" and not loopback
+        return host == "localhost"
+
+
+def is_plain(address: str) -> bool:
+    """Whether what goes there can be read on the way."""
+    return urlsplit(checked_address(address)).scheme == "http" and not is_on_this_machine(address)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from chexray.platform import storage
 from chexray.platform.artifacts import Kind, Manifest, read_manifest
-from chexray.platform.config import load_recipe, recipe_names
+from chexray.platform.command_line import check_options
 from chexray.platform.errors import (
     ChexrayError,
     RunFailedError,
@@ -35,14 +35,14 @@ from chexray.platform.errors import (
     UsageError,
 )
 from chexray.platform.head import Head
-from chexray.platform.submission import JOB_KEY, OUT_KEY, Resources, build_submission, check_command, names_of, worded
+from chexray.platform.run_record import RunRecord, Status, record_of
+from chexray.platform.submission import OUT_KEY, Resources, Submission, build_submission, check_command, worded
 from chexray.platform.summary import result_rows
 from chexray.platform.wheel import write_wheel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["PENDING", "RUNNING", "SUCCEEDED", "STOPPED", "FAILED"]
 HEAD_AWAY_SECONDS = 60.0
 """How long `Run.wait` goes on asking a head that does not answer: it may be starting anew."""
 _STOPPED_CODE = StoppedError.exit_code
@@ -168,7 +168,7 @@ class Run:
         kind = RunRefusedError if code == UsageError.exit_code else RunFailedError
         said = last_error(details.message or "") or "without a word"
         how = "failed" if code is None else f"failed with exit code {code}"
-        raise kind(f"{self._named} {how}: {said} (all that it said: run.logs(), or `ray job logs {self.id}`)")
+        raise kind(f"{self._named} {how}: {said} (all that it said: run.logs(), or `chexray jobs logs {self.id}`)")
 
 
 class Client:
@@ -220,9 +220,11 @@ class Client:
         The command line is checked here first: `UsageError` says what is wrong, and nothing is submitted.
         """
         submission = build_submission(job, arguments, options, settings, resources)
-        _check_settings(str(options.get("recipe", "tiny")), settings or {})
-        if job == "evaluate" and options.get("benchmarks") is not None:
-            _check_benchmarks(names_of(options["benchmarks"]), plain=options.get("corpus") is not None)
+        check_options(job, options, [f"{key}={worded(value)}" for key, value in (settings or {}).items()])
+        return self.send(submission)
+
+    def send(self, submission: Submission) -> Run:
+        """Submit what `build_submission` or `build_typed_submission` made. `UsageError` as in `submit`."""
         check_command(submission)
         with tempfile.TemporaryDirectory(prefix="chexray-") as name:
             wheel = write_wheel(Path(name))
@@ -231,19 +233,22 @@ class Client:
             for file, text in submission.files.items():
                 (folder / file).write_text(text)
             started = self._head.submit(submission, wheel, folder)
-        return Run(started, job, submission.metadata.get(OUT_KEY), self._head)
+        return Run(started, submission.job, submission.metadata.get(OUT_KEY), self._head)
 
     def run(self, id: str) -> Run:
         """A run that was submitted before, by its id."""
-        details = self._head.details(id)
-        if found := self._run_of(details):
-            return found
+        if record := record_of(self._head.details(id)):
+            return Run(record.id, record.job, record.out, self._head)
         raise UsageError(f"run {id}: {self._head.address} has it, but it is no job of chexray")
 
     def runs(self) -> list[Run]:
         """The runs of chexray that the cluster knows, the latest first."""
-        listed = sorted(self._head.all_details(), key=lambda details: details.start_time or 0, reverse=True)
-        return [run for details in listed if (run := self._run_of(details))]
+        return [Run(record.id, record.job, record.out, self._head) for record in self.records()]
+
+    def records(self) -> list[RunRecord]:
+        """The same with how they stand, in one request."""
+        found = [record for details in self._head.all_details() if (record := record_of(details))]
+        return sorted(found, key=lambda record: record.started or 0, reverse=True)
 
     def leaderboard(self, uris: Sequence[str], baseline: str | None = None) -> pd.DataFrame:
         """What `chexray leaderboard` says of several scores, a row for each benchmark and checkpoint.
@@ -258,12 +263,6 @@ class Client:
 
         return pd.DataFrame.from_records(records(build_leaderboard(read_all(list(uris)), baseline)))
 
-    def _run_of(self, details: Any) -> Run | None:
-        metadata = details.metadata or {}
-        if details.submission_id is None or JOB_KEY not in metadata:
-            return None
-        return Run(details.submission_id, metadata[JOB_KEY], metadata.get(OUT_KEY), self._head)
-
 
 def last_error(text: str) -> str | None:
     """The last line of a job's output that names an error, else its last line; None of an empty one."""
@@ -276,21 +275,6 @@ def _status(details: Any) -> Status:
     # Ray's is an enumeration of strings.
     status: Status = details.status.value
     return status
-
-
-def _check_settings(recipe: str, settings: Mapping[str, Any]) -> None:
-    """Raise `UsageError` where a setting is unknown, or not allowed with a shipped recipe."""
-    if recipe in recipe_names():
-        load_recipe(recipe, [f"{key}={worded(value)}" for key, value in settings.items()])
-
-
-def _check_benchmarks(names: list[str], plain: bool) -> None:
-    """Raise `UsageError` where a benchmark is unknown."""
-    from chexray.evals.specs import choose_specs, plain_specs
-
-    here = [name for name in names if not storage.is_remote(name)]
-    if here or not names:
-        (plain_specs if plain else choose_specs)(here)
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

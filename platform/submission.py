@@ -18,7 +18,7 @@ from chexray.platform.errors import UsageError
 JOBS = ("ingest", "merge", "curate", "pretrain", "evaluate", "sweep", "subset", "demo")
 JOB_KEY, OUT_KEY = "chexray.job", "chexray.out"
 """Names in a submission's metadata: by them a run is found again."""
-DATA_FILE, SPACE_FILE = "data.yaml", "space.yaml"
+DATA_FILE, SPACE_FILE, RECIPE_FILE = "data.yaml", "space.yaml", "recipe.yaml"
 _CREDENTIALS = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _IN_ONE = ("benchmarks",)
 """Options whose list is one value with commas; other options are repeated."""
@@ -33,6 +33,7 @@ _INPUTS = (
     "scorer",
     "space",
     "subset",
+    "to",
     "twins",
 )
 _URIS = ("out", *_INPUTS)
@@ -85,14 +86,14 @@ def build_submission(
 
     An option's name is that of the command line with underscores. A list repeats it, a mapping repeats it as
     KEY=VALUE, True is the bare flag; None and False leave it out. `data` and a sweep's `space` as mappings go along as
-    files. Local paths are made absolute, and have to be the same on the cluster.
+    files, and so does a recipe in a file of this machine. Local paths are made absolute, and have to be the same on
+    the cluster.
     """
-    if job not in JOBS:
-        raise UsageError(f"job {job!r}: unknown; allowed: {', '.join(JOBS)}")
+    require_job(job)
     given = dict(options or {})
     if "address" in given:
         raise UsageError("address: a submitted job runs on the cluster that it is submitted to; leave it out")
-    files: dict[str, str] = {}
+    files = _own_recipe(given.get("recipe"))
     if isinstance(given.get("data"), Mapping):
         files[DATA_FILE] = yaml.safe_dump(_resolved(given["data"]), sort_keys=False)
     if isinstance(given.get("space"), Mapping):
@@ -104,7 +105,7 @@ def build_submission(
         files |= own
     used: dict[str, Any] = {**(resources or {})}
     words = [
-        *(_resolved(arguments) if job == "merge" else arguments),
+        *_positional(job, arguments),
         *_worded(given | _workers(used, given)),
         *_settings(settings or {}),
     ]
@@ -115,25 +116,35 @@ def build_submission(
 
 def check_command(submission: Submission) -> None:
     """Raise `UsageError` where the command line of this very code would not take the arguments."""
-    from typer.exceptions import Exit, TyperException
-    from typer.main import get_command
+    from chexray.platform.command_line import read_command_line
 
-    from chexray.platform import evaluate_cli, subset_cli, sweep_cli  # noqa: F401 - they add their commands to `app`
-    from chexray.platform.cli import app
+    read_command_line(submission.job, submission.arguments)
 
-    commands: Any = get_command(app)
-    try:
-        commands.commands[submission.job].make_context(submission.job, list(submission.arguments))
-    except TyperException as error:
-        raise UsageError(f"{submission.job}: {error.format_message()}") from error
-    except Exit as error:
-        raise UsageError(f"{submission.job}: prints and ends, so there is nothing to submit") from error
+
+def require_job(job: str) -> None:
+    """Raise `UsageError` where there is no such job."""
+    if job not in JOBS:
+        raise UsageError(f"job {job!r}: unknown; allowed: {', '.join(JOBS)}")
 
 
 def names_of(benchmarks: str | Sequence[str]) -> list[str]:
     """Names of benchmarks, from a list or one text with commas."""
     listed = benchmarks.split(",") if isinstance(benchmarks, str) else benchmarks
     return [name.strip() for name in listed if name.strip()]
+
+
+def _positional(job: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments that are artifacts or files, as other processes can use them; a subset's first is what is done."""
+    first = {"merge": 0, "subset": 1}.get(job, len(arguments))
+    return [*arguments[:first], *_resolved(arguments[first:])]
+
+
+def _own_recipe(recipe: Any) -> dict[str, str]:
+    """A recipe in a file of this machine goes along."""
+    name = str(recipe)
+    if not name.endswith((".yaml", ".yml")) or storage.is_remote(name) or not storage.is_file(name):
+        return {}
+    return {RECIPE_FILE: storage.read_bytes(name).decode("utf-8", errors="replace")}
 
 
 def _own_benchmarks(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -151,8 +162,13 @@ def _own_benchmarks(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return worded, files
 
 
+def has_credentials(text: str) -> bool:
+    """Whether there is an address with a name and a password in it: scheme://name:secret@..."""
+    return _CREDENTIALS.search(text) is not None
+
+
 def _refuse_credentials(texts: Sequence[str]) -> None:
-    if any(_CREDENTIALS.search(text) for text in texts):
+    if any(has_credentials(text) for text in texts):
         raise UsageError(
             "an option holds an address with credentials (scheme://name:secret@...), which everyone could read on the "
             "cluster's dashboard; leave them out and keep them in the cluster's own environment"

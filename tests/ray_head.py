@@ -19,7 +19,7 @@ from s3_server import free_ports
 from chexray.platform.errors import UnreachableError
 from chexray.platform.sdk import Client
 
-START_SECONDS, STOP_SECONDS = 90, 5
+START_SECONDS, STOP_SECONDS, COMMAND_SECONDS = 90, 5, 240
 _PORTS = (
     "port",
     "dashboard-port",
@@ -101,3 +101,9 @@ class RayHead:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"), "HOME": str(self.folder)}
         return {**inherited, **own, "PATH": path}
+
+
+def run_chexray(*words: str) -> subprocess.CompletedProcess[str]:
+    """`chexray WORDS` as a process of its own."""
+    command = [sys.executable, "-c", "from chexray.platform.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from corpora import CONFIG, pair, write_corpus
 from ranks import MODEL
-from ray_head import RayHead
+from ray_head import RayHead, run_chexray
 from s3_server import free_ports
 
 from chexray.platform import storage
@@ -225,6 +226,22 @@ def test_job_that_finds_its_settings_wrong_says_what_it_found(client: Client, ch
     with pytest.raises(UsageError):
         run.results()
     assert isinstance(RunRefusedError(), RunFailedError)
+
+
+def test_command_line_submits_follows_and_exits_as_the_job_did(
+    head: RayHead, client: Client, checkpoint: str, corpus: str, tmp_path: Path
+) -> None:
+    address = ("--address", head.address, "--token-file", str(head.folder / "token"))
+    evaluation = ("evaluate", "--checkpoint", checkpoint, "--benchmarks", "retrieval", "--out", str(tmp_path / "s"))
+    done = run_chexray("submit", *address, *evaluation, "--corpus", corpus, "--set", "evaluate.bootstrap=20")
+    refused = run_chexray("submit", *address, *evaluation, "--corpus", str(tmp_path / "no-corpus"))
+    listed = run_chexray("jobs", "list", "--json", *address)
+    assert [one.returncode for one in (done, refused, listed)] == [0, 2, 0], (done, refused, listed)
+    assert "recall@1" in done.stdout
+    assert client.run(done.stdout.split()[0]).manifest().config["evaluate"]["bootstrap"] == 20
+    assert "no such folder; expected a corpus" in refused.stderr
+    assert [job["status"] for job in json.loads(listed.stdout)["jobs"][:2]] == ["FAILED", "SUCCEEDED"]
+    assert head.token not in "".join(one.stdout + one.stderr for one in (done, refused, listed))
 
 
 @pytest.mark.parametrize("token", [None, "of-another-cluster-0123456789"])
