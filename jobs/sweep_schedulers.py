@@ -59,11 +59,11 @@ class PerBudget(FIFOScheduler):  # type: ignore[misc]
         self._of(trial).on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if VALIDATION_LOSS not in result:
-            return TrialScheduler.CONTINUE
-        decision: str = self._of(trial).on_trial_result(tune_controller, trial, result)
+        decision: str = TrialScheduler.CONTINUE
         # Stopped at its end, a run would be killed before it has written its checkpoint.
-        return TrialScheduler.CONTINUE if result.get(PROGRESS, 0) >= _WHOLE else decision
+        if VALIDATION_LOSS in result and self._of(trial).on_trial_result(tune_controller, trial, result) != decision:
+            decision = TrialScheduler.STOP if result.get(PROGRESS, 0) < _WHOLE else decision
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if VALIDATION_LOSS in result:  # else it failed before its first look
