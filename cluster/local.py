@@ -13,7 +13,7 @@ import ray
 from ray.data import DataContext
 
 from chexray.platform.config import Runtime
-from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.errors import ChexrayError, UsageError, first_line
 
 OBJECT_STORE_BYTES = 1_000_000_000
 _ANSWER_SECONDS = 10
@@ -87,10 +87,9 @@ def start_local(runtime: Runtime) -> None:
             logging_level=logging.ERROR,
         )
     except (RuntimeError, ConnectionError, TimeoutError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ChexrayError(
-            f"Ray did not start on this machine: {first}; is it busy with something else, or out of memory or of space "
-            "below the temporary folder? Try again, or give the --address of a cluster"
+            f"Ray did not start on this machine: {first_line(error)}; is it busy with something else, or out of memory "
+            "or of space below the temporary folder? Try again, or give the --address of a cluster"
         ) from error
 
 

@@ -1,5 +1,8 @@
 """Errors that a user can act on. The command line prints them as one line and exits with `exit_code`."""
 
+_LONGEST_LINE = 200
+"""Characters of another library's message."""
+
 
 class ChexrayError(Exception):
     """Something in the data or the run is wrong: what, where, which value, what to do. Exit code 1."""
@@ -51,3 +54,9 @@ class RunUnfinishedError(ChexrayError):
 
 class RunTimeoutError(RunUnfinishedError, TimeoutError):
     """A submitted job did not end within the time that it was waited for. It goes on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What any error says, in one short line; its kind where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= _LONGEST_LINE else f"{lines[0][:_LONGEST_LINE]} ..."

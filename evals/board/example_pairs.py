@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from chexray.platform import storage
 from chexray.platform.corpus import raster
-from chexray.platform.errors import ChexrayError, UsageError
+from chexray.platform.errors import ChexrayError, UsageError, first_line
 
 _SIDE = 288
 
@@ -71,5 +71,4 @@ def _read(uri: str, sample_ids: Sequence[str], columns: Sequence[str]) -> dict[s
 
 
 def _problem(uri: str, error: Exception) -> str:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"Corpus {uri} could not be read ({said}): images are left out."
+    return f"Corpus {uri} could not be read ({first_line(error)}): images are left out."

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chexray.platform import storage
 from chexray.platform.artifacts import MANIFEST, read_manifest
 from chexray.platform.corpus.shards import read_table
-from chexray.platform.errors import UsageError
+from chexray.platform.errors import UsageError, first_line
 
 RESULTS, CELLS = "results.json", "cells.json"
 DISEASE_PREDICTION = "disease_prediction"
@@ -147,7 +147,7 @@ class Cell(_Record):
         try:
             return read_table(self.file(name), columns)
         except pa.ArrowException as error:
-            raise UsageError(f"{self.file(name)}: not the Parquet file of a cell ({_first_line(error)})") from error
+            raise UsageError(f"{self.file(name)}: not the Parquet file of a cell ({first_line(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,3 @@ def _folder(uri: str, cell: Cell) -> str:
     if ".." in parts or cell.path.startswith("/") or "://" in cell.path or "\\" in cell.path:
         raise UsageError(f"{uri}/{CELLS}: path {cell.path!r} leads out of the scores")
     return storage.join(uri, cell.path)
-
-
-def _first_line(error: Any) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

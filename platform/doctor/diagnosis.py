@@ -22,9 +22,3 @@ def worst(diagnoses: list[Diagnosis]) -> State:
     """The state of all of them together."""
     states: list[State] = [diagnosis.state for diagnosis in diagnoses]
     return "failure" if "failure" in states else "warning" if "warning" in states else "ok"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]} ..."

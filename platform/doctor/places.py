@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 
 from chexray.platform import storage
-from chexray.platform.doctor.diagnosis import Diagnosis, first_line
-from chexray.platform.errors import ChexrayError
+from chexray.platform.doctor.diagnosis import Diagnosis
+from chexray.platform.errors import ChexrayError, first_line
 from chexray.platform.head import checked_address, find_token, is_plain
 from chexray.platform.submission import has_credentials
 

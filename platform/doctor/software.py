@@ -15,7 +15,8 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
-from chexray.platform.doctor.diagnosis import Diagnosis, first_line
+from chexray.platform.doctor.diagnosis import Diagnosis
+from chexray.platform.errors import first_line
 
 _INSTALL = "install what requirements.lock names (make setup), or pip install -r requirements.lock on a node"
 REDUCE_SECONDS = 120.0

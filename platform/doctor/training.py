@@ -6,7 +6,8 @@ import math
 import time
 
 from chexray.platform.config import Recipe
-from chexray.platform.doctor.diagnosis import Diagnosis, first_line
+from chexray.platform.doctor.diagnosis import Diagnosis
+from chexray.platform.errors import first_line
 
 STEPS = 2
 _PAIRS = 8

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from chexray.platform.errors import UsageError
+from chexray.platform.errors import UsageError, first_line
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -49,11 +49,11 @@ def read_state(path: Path, name: str) -> dict[str, torch.Tensor]:
     try:
         state = _read(file)
     except (SafetensorError, ValueError, KeyError, OSError, EOFError, RuntimeError) as error:
-        raise UsageError(f"{name}: {file.name} is not a whole file of weights ({_first_line(error)})") from error
+        raise UsageError(f"{name}: {file.name} is not a whole file of weights ({first_line(error)})") from error
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{name}: {file.name} holds more than tensors and plain values, which is not loaded because it could run "
-            f"code ({_first_line(error)}); where you trust it, load it yourself and save its state dict alone, as "
+            f"code ({first_line(error)}); where you trust it, load it yourself and save its state dict alone, as "
             "safetensors or with torch.save"
         ) from error
     odd = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
@@ -77,7 +77,3 @@ def _read(file: Path) -> dict[str, Any]:
         if isinstance(loaded.get(entry), dict):
             return dict(loaded[entry])
     return dict(loaded)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
