@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from chexray.evals.benchmark_data import attributes
-from chexray.evals.cells import CellContext, without_nan
+from chexray.evals.cells import CellContext
+from chexray.evals.json_values import finite
 from chexray.evals.results import BoolArray, label_sets
 from chexray.evals.statistics import FloatArray, mean_statistic
 from chexray.evals.subgroups import Subgroups, auroc_subgroups, compare_groups
@@ -78,5 +79,5 @@ def _record(attribute: str, metric: str, found: Subgroups) -> dict[str, Any]:
         for group in found.groups
     ]
     gap = None if found.gap is None else asdict(found.gap)
-    record: dict[str, Any] = without_nan({"attribute": attribute, "metric": metric, "gap": gap, "groups": groups})
+    record: dict[str, Any] = finite({"attribute": attribute, "metric": metric, "gap": gap, "groups": groups})
     return record

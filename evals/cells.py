@@ -175,12 +175,3 @@ def heading(cell: Cell) -> dict[str, Any]:
         "path": cell.path,
         "corpora": cell.corpora,
     }
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from chexray.evals.calibration import calibration
 from chexray.evals.cell_subgroups import mean_auroc_subgroups, mean_subgroups
-from chexray.evals.cells import CellContext, CellOutput, TaskRun, without_nan
+from chexray.evals.cells import CellContext, CellOutput, TaskRun
 from chexray.evals.dense_tasks import report_generation, segmentation, stored_pixels
 from chexray.evals.disease_prediction import (
     DiseaseData,
@@ -32,6 +32,7 @@ from chexray.evals.embedding_tasks import (
 )
 from chexray.evals.fine_tuning import LabelledImages, fine_tune
 from chexray.evals.images import StoredPixels
+from chexray.evals.json_values import finite
 from chexray.evals.linear_probe import linear_probe
 from chexray.evals.specs import Task
 from chexray.evals.statistics import FloatArray
@@ -167,7 +168,7 @@ def _tuned_learner(context: CellContext, rows: dict[Split, pa.Table], target: di
 
 
 def _calibration_record(finding: str, found: Any) -> dict[str, Any]:
-    record: dict[str, Any] = without_nan(
+    record: dict[str, Any] = finite(
         {
             "finding": finding,
             "error": found.error.value,

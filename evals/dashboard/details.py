@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chexray.evals.dashboard.snapshot import finite, parallel
+from chexray.evals.dashboard.snapshot import parallel
+from chexray.evals.json_values import finite
 from chexray.platform import storage
 from chexray.platform.artifacts import MANIFEST
 from chexray.platform.errors import UsageError
