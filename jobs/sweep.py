@@ -25,7 +25,6 @@ from chexray.platform.artifacts import Manifest, Stage, read_manifest
 from chexray.platform.cli import run_job
 from chexray.platform.config import Recipe, Runtime
 from chexray.platform.errors import ChexrayError
-from chexray.platform.ledger import model_flops
 from chexray.platform.sweep.records import SweepPlan, TrialRecord, read_plan, write_plan
 from chexray.platform.sweep.space import SweepSpace
 
@@ -96,17 +95,13 @@ def _plan(
     stage: Stage, recipe: Recipe, space: SweepSpace, names: tuple[str, ...], data: Mapping[str, str]
 ) -> SweepPlan:
     corpus = stage.inputs["corpus"]
-    per_pair = model_flops(recipe.model)
     plan = SweepPlan(
         corpus=corpus,
-        corpus_fingerprint=stage.input_fingerprints["corpus"],
         train_pairs=int(read_manifest(corpus).counts["pairs_by_split"]["train"]),
         data=dict(data),
         recipe=recipe,
         space=space,
         trials=names,
-        score_flops_per_pair=per_pair.score,
-        train_flops_per_pair=per_pair.train,
         started=round(time.time(), 3),
     )
     if stage.resumed:

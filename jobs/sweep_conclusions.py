@@ -18,11 +18,17 @@ from chexray.jobs.sweep_scores import evaluate_on
 from chexray.jobs.trial import SweepRun
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
-from chexray.platform.sweep.records import CHECKPOINT, SCORES, WINNER, TrialRecord, trial_folder
+from chexray.platform.sweep.records import (
+    CHECKPOINT,
+    CONCLUSIONS,
+    SCORES,
+    TABLE,
+    WINNER,
+    TrialRecord,
+    trial_folder,
+)
 from chexray.platform.sweep.space import VALIDATION_LOSS, FullSize
 from chexray.platform.training.peak import peak_flops
-
-CONCLUSIONS, TABLE = "conclusions.json", "conclusions.csv"
 
 
 def write_conclusions(sweep: SweepRun, records: Sequence[TrialRecord]) -> Conclusions:

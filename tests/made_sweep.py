@@ -81,13 +81,10 @@ def _plan(
     ends = [record.finished for record in records if record.finished]
     return SweepPlan(
         corpus=f"s3://bucket/{text or 'corpora'}/merged",
-        corpus_fingerprint="0" * 16,
         train_pairs=PAIRS,
         recipe=load_recipe("tiny"),
         space=space,
         trials=names,
-        score_flops_per_pair=SCORE,
-        train_flops_per_pair=TRAIN,
         started=start,
         finished=None if running else max(ends, default=start) + 60,
         shared_curation_flops=3 * SCORE * PAIRS,

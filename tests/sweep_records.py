@@ -16,13 +16,10 @@ METRIC = "zero_shot.mean_auroc"
 def plan(trials: list[TrialRecord], **space: Any) -> SweepPlan:
     return SweepPlan(
         corpus="corpus",
-        corpus_fingerprint="0" * 16,
         train_pairs=TRAIN_PAIRS,
         recipe=load_recipe("tiny"),
         space=SweepSpace.model_validate(space),
         trials=tuple(one.name for one in trials),
-        score_flops_per_pair=10,
-        train_flops_per_pair=30,
         started=0.0,
     )
 

@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from chexray.evals.board.score_files import RESULTS, ScoreRow, read_scores
+from chexray.evals.json_values import finite
 from chexray.platform import storage
 from chexray.platform.errors import UsageError
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.records import (
+    CONCLUSIONS,
     SCORES,
     Look,
     Measured,
@@ -27,7 +29,6 @@ from chexray.platform.sweep.records import (
 )
 from chexray.platform.sweep.space import VALIDATION_LOSS
 
-CONCLUSIONS = "conclusions.json"
 RARE = 0.02
 """Findings of a lower prevalence in a benchmark are shown as rare."""
 READERS = 16
@@ -73,9 +74,9 @@ class SweepReader:
         try:
             record = read_trial(self.uri, name)
         except (UsageError, FileNotFoundError) as error:
-            return _waiting_entry(name, points) | {"state": "unreadable"}, str(error)
+            return _waiting_entry(name, points, plan.space.metric) | {"state": "unreadable"}, str(error)
         if record is None:
-            return _waiting_entry(name, points), None
+            return _waiting_entry(name, points, plan.space.metric), None
         rows, problem = self._scores(record)
         entry = _trial_entry(record, plan.space.metric) | {"rare": _rare_rows(rows)}
         if record.state == "done" and problem is None:
@@ -109,15 +110,6 @@ def parallel(read: Callable[[S], T], names: Iterable[S]) -> list[T]:
     """Each read in its turn or beside others, in the order of `names`."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(read, names))
-
-
-def finite(value: Any) -> Any:
-    """The same with None for numbers that JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plan_entry(plan: SweepPlan) -> dict[str, Any]:
@@ -162,33 +154,13 @@ def _trial_entry(record: TrialRecord, metric: str) -> dict[str, Any]:
     }
 
 
-def _waiting_entry(name: str, points: Sequence[Point]) -> dict[str, Any]:
+def _waiting_entry(name: str, points: Sequence[Point], metric: str) -> dict[str, Any]:
     """Of a trial that has not begun: what the space says of it, if it is a grid's."""
-    if not points:
-        known = dict.fromkeys(("method", "keep", "budget", "seed"))
-        return {"name": name, **known, "methods": [], "settings": {}, **_NOTHING_YET}
-    return {**_point_entry(name, points[0].run(), [point.method for point in points]), **_NOTHING_YET}
-
-
-_NOTHING_YET: dict[str, Any] = {
-    "state": "waiting",
-    "reason": None,
-    "epochs": None,
-    "epochs_done": None,
-    "pairs_kept": None,
-    "subset": None,
-    "looks": [],
-    "pairs_seen": 0,
-    "training_flops": 0,
-    "curation_flops": 0,
-    "metrics": {},
-    "metric": None,
-    "worker_seconds": 0.0,
-    "started": None,
-    "finished": None,
-    "tries": 0,
-    "rare": [],
-}
+    if points:
+        methods = tuple(point.method for point in points)
+        return _trial_entry(TrialRecord(name=name, point=points[0].run(), methods=methods), metric)
+    blank = TrialRecord(name=name, point=Point(method="full", keep=1, budget=1), methods=())
+    return _trial_entry(blank, metric) | dict.fromkeys(("method", "keep", "budget", "seed"))
 
 
 def _point_entry(name: str, point: Point, methods: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ SWEEP/trials/NAME/trial.json      one run: `TrialRecord`, written anew as it goe
 SWEEP/trials/NAME/checkpoint/     its pretraining: an artifact (weights, history.jsonl, tensorboard/)
 SWEEP/trials/NAME/scores/         its evaluation on validation data: an artifact
 SWEEP/subsets/NAME/               the pairs that trials share: artifacts
-SWEEP/conclusions.json, .csv, .html   what the sweep says, at its end
+SWEEP/conclusions.json, .csv      what the sweep says, at its end
 SWEEP/winner/                     the scores of the chosen runs on test data
 """
 
@@ -25,6 +25,7 @@ from chexray.platform.sweep.space import SweepSpace
 PLAN_FILE, TRIAL_FILE = "sweep.json", "trial.json"
 TRIALS, SUBSETS, WINNER = "trials", "subsets", "winner"
 CHECKPOINT, SCORES = "checkpoint", "scores"
+CONCLUSIONS, TABLE = "conclusions.json", "conclusions.csv"
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -91,15 +92,11 @@ class SweepPlan(_Record):
     """What is swept over which corpus. `trials`: the names of the runs that are known, in their order."""
 
     corpus: str
-    corpus_fingerprint: str
     train_pairs: int
     data: dict[str, str] = Field({}, description="corpora of the registry's benchmarks, by dataset")
     recipe: Recipe
     space: SweepSpace
     trials: tuple[str, ...]
-    score_flops_per_pair: int
-    """Of the base recipe's model: one pair forward."""
-    train_flops_per_pair: int
     started: float
     finished: float | None = None
     shared_curation_flops: int = 0
