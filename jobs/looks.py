@@ -10,6 +10,10 @@ PROGRESS = "progress"
 """How far a trial is, in per cent of its own budget."""
 
 
+def progress_of(pairs_seen: int, planned: int) -> int:
+    return round(100 * pairs_seen / planned)
+
+
 class TellLooks(TuneReportCallback):  # type: ignore[misc]
     """Tells Tune of a run's looks. Called in the controller, for every checkpoint."""
 
@@ -19,5 +23,5 @@ class TellLooks(TuneReportCallback):  # type: ignore[misc]
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         if metrics[0]["validation_loss"] is not None:
-            progress = round(100 * metrics[0]["pairs_seen"] / self._planned)
+            progress = progress_of(metrics[0]["pairs_seen"], self._planned)
             super().after_report(run_context, [{**metrics[0], PROGRESS: progress}], None)

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from chexray.jobs.looks import PROGRESS
+from chexray.jobs.looks import PROGRESS, progress_of
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.records import TrialRecord
 from chexray.platform.sweep.space import VALIDATION_LOSS, Range, Scheduler, SweepSpace
@@ -46,7 +46,7 @@ class PerBudget(FIFOScheduler):  # type: ignore[misc]
             trial = _Remembered(record.name, {"point": record.point.model_dump()})
             self.on_trial_add(None, trial)
             for look in record.looks:
-                progress = round(100 * look.pairs_seen / ((record.pairs_kept or 0) * (record.epochs or 0) or 1))
+                progress = progress_of(look.pairs_seen, (record.pairs_kept or 0) * (record.epochs or 0))
                 self.on_trial_result(None, trial, {PROGRESS: progress, VALIDATION_LOSS: look.validation_loss})
 
     def set_search_properties(self, metric: str | None, mode: str | None, **_: Any) -> bool:

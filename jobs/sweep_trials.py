@@ -44,10 +44,18 @@ def run_trials(sweep: SweepRun, concurrent: int) -> list[TrialRecord]:
         finally:
             ray.kill(maker)  # with what it has started: Ray holds on to it where Tune has written it down
     watch.collect(timeout=None)
-    records = read_trials(sweep.uri, read_plan(sweep.uri).trials)
-    if left := [record.name for record in records if record.state not in ("done", "stopped", "failed")]:
-        raise StoppedError(f"{len(left)} trials have not ended ({left[0]}); the same command goes on with them")
+    names = read_plan(sweep.uri).trials
+    records = read_trials(sweep.uri, names)
+    space = sweep.plan.space
+    if left := unfinished(names, records, space.trials if space.search == "optuna" else None):
+        raise StoppedError(f"{left} trials have not ended; the same command goes on with them")
     return records
+
+
+def unfinished(names: Sequence[str], records: Sequence[TrialRecord], asked: int | None) -> int:
+    """How many trials have not ended, begun or not. `names`: those known. `asked`: how many a search is to ask for."""
+    ended = {record.name for record in records if record.state in ("done", "stopped", "failed")}
+    return max(len(names), asked or 0) - len(ended)
 
 
 def _search(sweep: SweepRun, kept: Sequence[TrialRecord]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ray import tune
 from chexray.jobs.progress import console
 from chexray.jobs.sweep_scores import evaluate_trial
 from chexray.jobs.trial import SweepRun
+from chexray.platform.errors import first_line
 from chexray.platform.sweep.records import Look, Measured, TrialRecord, read_trial, write_plan, write_trial
 from chexray.platform.sweep.space import VALIDATION_LOSS
 
@@ -79,7 +80,7 @@ class SweepWatch(tune.Callback):  # type: ignore[misc]
                     self._end(record.model_copy(update={"metrics": metrics}), "done", None)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
-                    self._end(record, "failed", f"its evaluation: {(str(cause).splitlines() or [''])[0]}")
+                    self._end(record, "failed", f"its evaluation: {first_line(cause)}")
             if not ended:
                 return
 

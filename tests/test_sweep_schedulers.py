@@ -9,6 +9,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from chexray.jobs.looks import PROGRESS
 from chexray.jobs.sweep_schedulers import PerBudget, scheduler_of
+from chexray.jobs.sweep_trials import unfinished
 from chexray.platform.sweep.points import Point
 from chexray.platform.sweep.records import Look, TrialRecord
 from chexray.platform.sweep.space import VALIDATION_LOSS, Scheduler
@@ -89,3 +90,10 @@ def test_trial_that_fails_before_its_first_look_disturbs_no_other(name: Any) -> 
     assert scheduler.on_trial_result(None, failed, {"done": True}) == TrialScheduler.CONTINUE
     scheduler.on_trial_complete(None, failed, {"done": True})
     assert [_report(scheduler, str(n), 2.0, 1.0) for n in range(4)] == [TrialScheduler.CONTINUE] * 4
+
+
+def test_trials_that_have_not_begun_are_unfinished_too() -> None:
+    records = [_ran(name, 1.0).model_copy(update={"state": state}) for name, state in (("a", "done"), ("b", "running"))]
+    assert unfinished(["a", "b", "c"], records, None) == 2
+    assert unfinished(["a"], records[:1], None) == 0
+    assert unfinished(["a"], records[:1], 5) == 4  # of a search that asks for its points one by one
