@@ -14,7 +14,6 @@ from chexray.platform.errors import ChexrayError, UsageError
 from chexray.platform.sweep.records import PLAN_FILE, read_plan, read_trials
 
 ArtifactState = Literal["finished", "unfinished", "unreadable"]
-PETA = 1e15
 _PAIR_COUNTS = ("kept", "pairs")
 """What a manifest calls the pairs that are in an artifact, the first that it has."""
 

@@ -74,7 +74,7 @@ def _name(one: ArtifactStatus) -> Text:
 
 
 def _numbers(one: ArtifactStatus) -> tuple[str, str, str, str]:
-    from chexray.platform.status import PETA
+    from chexray.platform.summary import PETA
 
     return (
         "-" if one.pairs is None else f"{one.pairs:,}",

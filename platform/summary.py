@@ -11,7 +11,7 @@ from rich.table import Table
 from chexray.platform import storage
 from chexray.platform.artifacts import Manifest
 
-_PETA = 1e15
+PETA = 1e15
 _FEW = 2
 """Benchmarks of which every result is shown."""
 
@@ -124,9 +124,9 @@ def _costs(cost: dict[str, Any]) -> dict[str, str]:
     for name, value in cost.items():
         if name.endswith("_flops"):
             towers = cost.get(f"{name}_by_tower", {})
-            parts = ", ".join(f"{tower} {flops / _PETA:.4g}" for tower, flops in towers.items())
+            parts = ", ".join(f"{tower} {flops / PETA:.4g}" for tower, flops in towers.items())
             label = name.removesuffix("_flops").replace("_", " ")
-            shown[f"{label} PFLOP"] = f"{value / _PETA:.4g}" + (f" ({parts})" if parts else "")
+            shown[f"{label} PFLOP"] = f"{value / PETA:.4g}" + (f" ({parts})" if parts else "")
         elif name.startswith("pairs_"):
             shown[name.replace("_", " ")] = f"{value:,}"
         elif name.endswith("_seconds"):

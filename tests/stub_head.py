@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
 import threading
 import zipfile
 from dataclasses import dataclass, field
@@ -17,8 +16,6 @@ from typing import Any
 import pytest
 import ray
 from aiohttp import web
-
-from chexray.platform import cli
 
 
 @dataclass
@@ -145,15 +142,6 @@ class StubHead:
             request.transport.abort()
         await socket.close()
         return socket
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """`chexray ARGUMENTS` in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["chexray", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    code = stopped.value.code
-    return code if isinstance(code, int) else 0
 
 
 def forget_clusters(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

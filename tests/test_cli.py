@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typed_command import run
 
-from chexray.platform import cli
 from chexray.platform.cli import curation_settings
 from chexray.platform.config import load_recipe
 from chexray.platform.corpus.adapters import ADAPTERS
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["chexray", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    code = stopped.value.code
-    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from s3_server import free_ports
-from stub_head import StubHead, forget_clusters, run
+from stub_head import StubHead, forget_clusters
+from typed_command import run
 
 from chexray.platform import storage
 from chexray.platform.config import load_recipe

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stub_head import StubHead, forget_clusters, run
+from stub_head import StubHead, forget_clusters
+from typed_command import run
 
 
 @pytest.fixture(autouse=True)

@@ -6,18 +6,17 @@ import csv
 import io
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typed_command
 from score_folders import cell, drawn_predictions, score_row, write_scores
 
 from chexray.evals.board.files import as_dict, csv_text, escape, markdown
 from chexray.evals.board.leaderboard import Entry, Leaderboard, build_leaderboard
 from chexray.evals.board.score_files import SubgroupRecord, read_all, read_scores
 from chexray.evals.board.words import gap_text, marks, metric_name
-from chexray.platform import cli
 from chexray.platform.errors import UsageError
 
 HOSTILE = "<script>alert(1)</script> | `x` [a](http://b) *c* @d\n| e"
@@ -33,11 +32,7 @@ def entries(found: Leaderboard) -> dict[tuple[str, str], Entry]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["chexray", "leaderboard", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    code = stopped.value.code
-    return code if isinstance(code, int) else 0
+    return typed_command.run(monkeypatch, "leaderboard", *arguments)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -38,10 +37,9 @@ def test_address_where_nobody_listens_is_refused_at_once() -> None:
             "from chexray.cluster.local import ray_session; from chexray.platform.config import Runtime\n"
             f"with ray_session(Runtime(address={address!r})): pass"
         )
-        started = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=False)
+        # Ray's own attempts take 5 minutes and more.
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert f"UsageError: --address {address}: no Ray cluster answers there" in done.stderr
-    assert time.monotonic() - started < 120  # Ray's own attempts take 5 minutes and more
 
 
 def test_ray_that_does_not_start_is_an_error_in_words() -> None:

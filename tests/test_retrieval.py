@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chexray.evals.embedding_tasks import EncodedSplit, evaluate_retrieval
 from chexray.evals.retrieval import DirectedRetrieval, StoredRows, rank_targets, retrieve
+from chexray.platform.evaluate_config import EvaluateConfig
 
 TESTS = Path(__file__).resolve().parent
 GOLDEN = TESTS / "../../shared/data/golden/eval_reference.npz"
@@ -270,3 +272,24 @@ def test_rank_targets_invalid_argument_raises_naming_it(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rank_targets(np.ones(queries), np.ones((5, 2)), np.array(target, dtype=np.int64))
+
+
+def test_evaluate_retrieval_says_what_chance_gives() -> None:
+    vector_BD = np.eye(4, 8, dtype=np.float32)
+    split = EncodedSplit(
+        sample_id=list("abcd"),
+        patient_id=list("abcd"),
+        report=["one", "two", "three", "three"],
+        image_BD=vector_BD,
+        text_BD=vector_BD,
+        findings=[],
+        target_BF=np.empty((4, 0)),
+        prevalence_F=np.empty(0),
+    )
+    results, _ = evaluate_retrieval(split, EvaluateConfig(bootstrap=10))
+    said = {result.metric: float(result.variant.rpartition("by chance ")[2]) for result in results}
+    # By hand: three distinct reports for an image to find, four images for a report.
+    assert said["image_to_text_recall@1"] == pytest.approx(1 / 3, abs=1e-3)
+    assert said["text_to_image_recall@1"] == pytest.approx(1 / 4, abs=1e-3)
+    assert said["image_to_text_recall@10"] == said["text_to_image_recall@5"] == 1
+    assert (said["image_to_text_mean_rank"], said["text_to_image_mean_rank"]) == (2, 2.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from made_sweep import made_space, made_sweep
-from stub_head import run
+from typed_command import run
 
 from chexray.platform import storage
 from chexray.platform.artifacts import Kind, Stage

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stub_head import StubHead, forget_clusters, run
+from stub_head import StubHead, forget_clusters
+from typed_command import run
 
 from chexray.platform.command_line import build_typed_submission, read_command_line
 from chexray.platform.errors import UsageError

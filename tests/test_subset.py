@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import typed_command
 from corpora import pair, write_corpus
 from hypothesis import strategies as st
 from id_files import hex_id, saved, write_ids
@@ -280,11 +281,7 @@ def test_combine_subsets_of_other_corpora_is_refused_and_a_moved_corpus_is_asked
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["chexray", "subset", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    code = stopped.value.code
-    return code if isinstance(code, int) else 0
+    return typed_command.run(monkeypatch, "subset", *arguments)
 
 
 def test_cli_exports_imports_combines_and_compares(
